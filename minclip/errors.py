@@ -1,0 +1,27 @@
+"""The errors that minclip raises on purpose. Each message is one line: the culprit, what was expected, the way out."""
+
+__all__ = ["BackendError", "CheckpointError", "ConfigError", "ImageError", "MinclipError", "TokenizerError"]
+
+
+class MinclipError(Exception):
+    """Base of all errors below, so that `except minclip.MinclipError` catches every foreseen failure."""
+
+
+class ConfigError(MinclipError, ValueError):
+    """A config.json that is unreadable, contradicts itself, or describes a model minclip does not know."""
+
+
+class CheckpointError(MinclipError):
+    """A checkpoint that cannot be found, read or written, or whose tensors do not fit its config."""
+
+
+class TokenizerError(MinclipError, ValueError):
+    """Tokenizer files that are missing or broken, or a text that they cannot encode as asked."""
+
+
+class ImageError(MinclipError, ValueError):
+    """An image that cannot be read, or an array that is not one."""
+
+
+class BackendError(MinclipError):
+    """A backend, device or dtype that is not there, or a device that ran out of memory."""

@@ -1,0 +1,73 @@
+"""The tensors of a checkpoint as one mapping from dotted names to arrays, read only when used.
+
+NumPy has no bfloat16, so such a tensor is kept as it lies in the file, in an array of a one-field structured type
+(`BFLOAT16`) that remembers what its 16 bits are, and is widened when somebody asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+__all__ = ["BFLOAT16", "Weights", "widen"]
+
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])
+
+
+def widen(array: np.ndarray, dtype: np.typing.DTypeLike = np.float32) -> np.ndarray:
+    """The same numbers as `dtype` (float32 or float64); no copy where they are that already.
+
+    A bfloat16 is the upper half of a float32, so widening is a shift by 16 bits and exact.
+    """
+    if array.dtype == BFLOAT16:
+        array = (array["bfloat16"].astype(np.uint32) << 16).view(np.float32)
+    return array.astype(dtype, copy=False)
+
+
+class Weights(Mapping[str, np.ndarray]):
+    """Names to arrays of one floating type, over tensors stored in any.
+
+    `weights[name]` widens a tensor stored in another type each time it is asked for, which keeps a half-precision
+    checkpoint at half the memory; `widened()` does so once, for speed. Float32 tensors asked for as float32 are
+    handed out as they are: views of the memory-mapped file.
+    """
+
+    def __init__(
+        self, stored: Mapping[str, np.ndarray], dtype: np.typing.DTypeLike = np.float32, prefix: str = ""
+    ) -> None:
+        self._stored = stored
+        self._prefix = prefix
+        self.dtype = np.dtype(dtype)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return widen(self.stored(name), self.dtype)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._prefix + name in self._stored
+
+    def __iter__(self) -> Iterator[str]:
+        return (name[len(self._prefix) :] for name in self._stored if name.startswith(self._prefix))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def stored(self, name: str) -> np.ndarray:
+        """A tensor in the type it is stored in (float16, float32, float64 or `BFLOAT16`)."""
+        return self._stored[self._prefix + name]
+
+    def rows(self, name: str, ids: np.ndarray) -> np.ndarray:
+        """The rows `ids` (any shape) of a table (n, d), shape (*ids.shape, d); the rest of it is never read."""
+        return widen(self.stored(name)[ids], self.dtype)
+
+    def at(self, prefix: str) -> Weights:
+        """The weights whose names begin with `prefix.`, under the rest of their names."""
+        return Weights(self._stored, self.dtype, f"{self._prefix}{prefix}.")
+
+    def astype(self, dtype: np.typing.DTypeLike) -> Weights:
+        """The same tensors, handed out as `dtype`."""
+        return Weights(self._stored, dtype, self._prefix)
+
+    def widened(self) -> Weights:
+        """The same tensors converted once and for all; those already of `dtype` stay where they lie."""
+        return Weights({name: self[name] for name in self}, self.dtype)
