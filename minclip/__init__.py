@@ -1,0 +1,36 @@
+"""One readable NumPy definition of the CLIP family, and backends proven equal to it.
+
+import minclip
+minclip.zero_shot("photo.jpg", ["a cat", "a dog"], model="path/to/checkpoint")
+"""
+
+from minclip.openblas import prefer_avx512
+
+prefer_avx512()  # has to happen before NumPy is first imported
+
+from minclip.backend import backends  # noqa: E402
+from minclip.errors import (  # noqa: E402
+    BackendError,
+    CheckpointError,
+    ConfigError,
+    ImageError,
+    MinclipError,
+    TokenizerError,
+)
+from minclip.model import Model, ModelOutput, Prediction, load, zero_shot  # noqa: E402
+
+__all__ = [
+    "BackendError",
+    "CheckpointError",
+    "ConfigError",
+    "ImageError",
+    "MinclipError",
+    "Model",
+    "ModelOutput",
+    "Prediction",
+    "TokenizerError",
+    "backends",
+    "load",
+    "zero_shot",
+]
+__version__ = "0.1.0"

@@ -164,7 +164,7 @@ class Config:
         if not isinstance(given, Mapping):
             raise ConfigError(f"{source}: expected a JSON object, found {type(given).__name__}")
         model_type = given.get("model_type")
-        if model_type in FAMILIES:
+        if model_type in tuple(FAMILIES):  # not a hash lookup: the file may hold anything here
             return _whole(dict(given), source)
         for name in FAMILIES:
             if model_type in (f"{name}_text_model", f"{name}_vision_model"):
@@ -213,17 +213,19 @@ def _whole(given: dict[str, Any], source: str) -> Config:
         vision_config=vision,
         projection_dim=family.projection_dim if dim is None else dim,
         logit_scale_init_value=2.6592 if scale is None else scale,
-        architectures=tuple(given.pop("architectures", None) or (f"{family.model_prefix}Model",)),
+        architectures=_architectures(given, source) or (f"{family.model_prefix}Model",),
         id2label=_labels(given, source),
         extra=given,
     )
     _check_positive(config, ("projection_dim",), source)
+    if not isinstance(config.logit_scale_init_value, int | float):
+        raise ConfigError(f"{source}: logit_scale_init_value must be a number, found {scale!r}")
     return config
 
 
 def _single_tower(family: str, given: dict[str, Any], source: str) -> Config:
     """A flat config.json: the fields of one tower."""
-    architectures = tuple(given.pop("architectures", None) or ())
+    architectures = _architectures(given, source)
     labels = _labels(given, source)
     text, vision = None, None
     if given["model_type"] == f"{family}_text_model":
@@ -245,12 +247,20 @@ def _single_tower(family: str, given: dict[str, Any], source: str) -> Config:
 def _nested(given: dict[str, Any], name: str, kind: Callable[..., Any], source: str) -> dict[str, Any]:
     """A tower's fields. The oldest files repeat them in `text_config_dict`, which wins, its own defaults included."""
     tower, legacy = given.pop(name, None) or {}, given.pop(f"{name}_dict", None)
-    if not isinstance(tower, Mapping) or not isinstance(legacy, Mapping | None):
-        raise ConfigError(f"{source}: {name} must be a JSON object, not {type(tower).__name__}")
+    for key, value in ((name, tower), (f"{name}_dict", legacy)):
+        if not isinstance(value, Mapping | None):
+            raise ConfigError(f"{source}: {key} must be a JSON object, not {type(value).__name__}")
     if legacy is None:
         return dict(tower)
     defaults = asdict(kind())
     return {**tower, **{key: defaults[key] for key in defaults if key not in ("extra", "model_type")}, **legacy}
+
+
+def _architectures(given: dict[str, Any], source: str) -> tuple[str, ...]:
+    names = given.pop("architectures", None) or []
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{source}: architectures must be a list of class names, found {names!r:.60}")
+    return tuple(names)
 
 
 def _labels(given: dict[str, Any], source: str) -> dict[int, str]:
@@ -271,8 +281,9 @@ def _tower(kind: Callable[..., TowerConfig], model_type: str, given: Mapping[str
     known = {name: value for name, value in given.items() if name in types and value is not None}
     known["model_type"] = model_type
     for name in ("image_size", "patch_size"):  # newer files may spell a square as a pair
-        if isinstance(known.get(name), list) and len(set(known[name])) == 1:
-            known[name] = known[name][0]
+        side = known.get(name)
+        if isinstance(side, list | tuple) and len(side) == 2 and side[0] == side[1]:
+            known[name] = side[0]
     for name, value in known.items():
         wanted = {"int": int, "float": (int, float), "str": str}[str(types[name])]
         if not isinstance(value, wanted) or isinstance(value, bool):  # type: ignore[arg-type]
@@ -312,7 +323,7 @@ def _check_tower(tower: TextConfig | RobertaConfig | VisionConfig, where: str) -
 def _check_positive(config: object, names: tuple[str, ...], where: str) -> None:
     for name in names:
         value = getattr(config, name)
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigError(f"{where}: {name} must be a whole number of at least 1, found {value!r}")
 
 

@@ -1,5 +1,7 @@
 """The errors that minclip raises on purpose. Each message is one line: the culprit, what was expected, the way out."""
 
+import numpy as np
+
 __all__ = ["BackendError", "CheckpointError", "ConfigError", "ImageError", "MinclipError", "TokenizerError"]
 
 
@@ -24,4 +26,9 @@ class ImageError(MinclipError, ValueError):
 
 
 class BackendError(MinclipError):
-    """A backend, device or dtype that is not there, or a device that ran out of memory."""
+    """A backend, device or dtype that is not there, or a device that ran out of memory.
+
+    `finished` then holds the embeddings of the batches that were done before (rows in the order given), or None.
+    """
+
+    finished: np.ndarray | None = None

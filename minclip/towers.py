@@ -3,6 +3,7 @@
 Letters in shapes: b batch, c channels, t tokens, d width, p width of the shared space. `w` holds the tensors of the
 whole checkpoint under the names that Transformers gives them (`vision_model.`, `text_model.`, `visual_projection.`).
 `note` is told the name and value of every step (`layers.3.fc1`, ...), in the order of the computation.
+What comes in is taken as it is: ids, shapes and sizes were checked at the edge (`minclip.inputs`).
 """
 
 from __future__ import annotations

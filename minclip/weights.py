@@ -21,7 +21,9 @@ def widen(array: np.ndarray, dtype: np.typing.DTypeLike = np.float32) -> np.ndar
     A bfloat16 is the upper half of a float32, so widening is a shift by 16 bits and exact.
     """
     if array.dtype == BFLOAT16:
-        array = (array["bfloat16"].astype(np.uint32) << 16).view(np.float32)
+        bits = array["bfloat16"].astype(np.uint32)
+        bits <<= 16  # in place, so that a single number stays an array, too
+        array = bits.view(np.float32)
     return array.astype(dtype, copy=False)
 
 

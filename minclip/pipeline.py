@@ -1,0 +1,74 @@
+"""Keeping the towers busy: work done ahead in threads, batches, and a bar that says how far it is."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TextIO, TypeVar
+
+__all__ = ["Progress", "ahead", "batched", "default_workers"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def default_workers() -> int:
+    """Threads that decode pictures: one a core, but not so many that they fight over memory."""
+    return min(16, os.cpu_count() or 1)
+
+
+def ahead(function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, depth: int) -> Iterator[Result]:
+    """`map(function, items)`, in order, computed by `workers` threads at most `depth` items ahead of the reader.
+
+    Decoding and resizing in Pillow let go of the interpreter's lock, so threads are enough.
+    """
+    source = iter(items)
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(source, depth))
+        try:
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(pool.submit(function, item) for item in islice(source, 1))
+                yield result
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def batched(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Slices of `size` items, the last one shorter."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+class Progress:
+    """A bar on the terminal: `label 45% |#########           | 450/1000 12.3/s`. Silent where it is not wanted."""
+
+    WIDTH = 24
+
+    def __init__(self, label: str, total: int, *, show: bool, stream: TextIO | None = None) -> None:
+        self.label = label
+        self.total = total
+        self.done = 0
+        self._stream = (sys.stderr if stream is None else stream) if show else None
+        self._start = self._drawn = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        """Say that `count` more items are done; redrawn ten times a second at most, and at the end."""
+        self.done += count
+        now = time.monotonic()
+        if self._stream is None or (now - self._drawn < 0.1 and self.done < self.total):
+            return
+        self._drawn = now
+        share = self.done / self.total if self.total else 1.0
+        bar = "#" * round(self.WIDTH * share)
+        rate = self.done / max(now - self._start, 1e-9)
+        end = "\n" if self.done >= self.total else ""
+        self._stream.write(
+            f"\r{self.label} {share:4.0%} |{bar:<{self.WIDTH}}| {self.done}/{self.total} {rate:.1f}/s{end}"
+        )
+        self._stream.flush()

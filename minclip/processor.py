@@ -1,0 +1,89 @@
+"""What stands before the towers: the tokenizer and the image processor of one checkpoint, as one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minclip.config import Config, RobertaConfig
+from minclip.errors import TokenizerError
+from minclip.image import ImageProcessor, ImageSource
+from minclip.tokenizers import Tokenizer, find_tokenizer
+
+__all__ = ["Processor"]
+
+
+class Processor:
+    """Texts and images to the arrays that a model takes.
+
+    `image_processor` is built from the checkpoint's preprocessor_config.json; where a folder has none, it is CLIP's
+    own with the sides of the config's `image_size`. `tokenizer` comes from the tokenizer files; where there are none,
+    using it raises TokenizerError, so that a checkpoint without them still takes ids.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer | None, image_processor: ImageProcessor, *, context_length: int, folder: Path
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._folder = folder
+        self.image_processor = image_processor
+        self.context_length = context_length
+
+    @classmethod
+    def from_folder(cls, folder: Path, config: Config) -> Processor:
+        """Read the files beside the weights. Raises TokenizerError or ConfigError where one is broken."""
+        text, vision = config.text_config, config.vision_config
+        tokenizer = find_tokenizer(folder) if "text" in config.towers else None
+        side = 224 if vision is None else vision.image_size
+        image_processor = ImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+        if any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+            image_processor = ImageProcessor.from_folder(folder)
+        positions = 0 if text is None else text.max_position_embeddings
+        if isinstance(text, RobertaConfig):
+            positions -= text.pad_token_id + 1  # the numbers up to the padding's own are never a token's
+        length = positions if tokenizer is None else min(positions, tokenizer.max_length)
+        return cls(tokenizer, image_processor, context_length=length, folder=folder)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The checkpoint's tokenizer. Raises TokenizerError where its folder has none."""
+        if self._tokenizer is None:
+            raise TokenizerError(
+                f"{self._folder} has no tokenizer files, so it takes ids but no text; put vocab.json and merges.txt, "
+                "tokenizer.json or a SentencePiece .model of this checkpoint beside its config.json"
+            )
+        return self._tokenizer
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | None = None,
+        images: ImageSource | Sequence[ImageSource] | None = None,
+        *,
+        padding: Any = "longest",
+        truncation: bool = True,
+        **image_overrides: Any,
+    ) -> dict[str, np.ndarray]:
+        """input_ids and attention_mask (b, t) int64 of the texts, pixel_values (b, 3, h, w) float32 of the images.
+
+        Further arguments override fields of the image processor for this call. Raises TokenizerError, ImageError, or
+        ValueError where neither text nor images are given.
+        """
+        if text is None and images is None:
+            raise ValueError("the processor was given nothing; pass text=, images= or both")
+        result: dict[str, np.ndarray] = {}
+        if text is not None:
+            result.update(self.tokenizer(text, padding=padding, truncation=truncation, max_length=self.context_length))
+        if images is not None:
+            result["pixel_values"] = self.image_processor(images, **image_overrides)
+        elif image_overrides:
+            raise ValueError(f"{', '.join(image_overrides)} would change how images are processed, but there are none")
+        return result
+
+    def save(self, folder: str | Path) -> None:
+        """Write the tokenizer's files and preprocessor_config.json."""
+        if self._tokenizer is not None:
+            self._tokenizer.save(folder)
+        self.image_processor.save(folder)

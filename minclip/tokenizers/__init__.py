@@ -1,0 +1,44 @@
+"""Texts to ids: `find_tokenizer` tells from a checkpoint's files which kind they are for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from minclip.errors import TokenizerError
+from minclip.tokenizers.batch import Tokenizer
+
+__all__ = ["Tokenizer", "find_tokenizer"]
+
+
+def find_tokenizer(folder: str | Path) -> Tokenizer | None:
+    """The tokenizer whose files lie in `folder`, or None where there are none.
+
+    A SentencePiece `.model` or a tokenizer.json with a unigram model is XLM-R's kind; vocab.json with merges.txt, or a
+    tokenizer.json whose merges end words in `</w>`, is CLIP's. Raises TokenizerError where the files are broken.
+    """
+    folder = Path(folder)
+    # imported where they are needed: each costs a start-up that the other kind of checkpoint need not pay
+    if (folder / "vocab.json").is_file() or (folder / "merges.txt").is_file():
+        from minclip.tokenizers.bpe import BPETokenizer
+
+        return BPETokenizer.from_folder(folder)
+    if any(folder.glob("*.model")):
+        from minclip.tokenizers.sentencepiece import SentencePieceTokenizer
+
+        return SentencePieceTokenizer.from_folder(folder)
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return None
+    try:
+        model = json.loads(path.read_text(encoding="utf-8"))["model"]
+        clip = model.get("end_of_word_suffix") == "</w>"
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise TokenizerError(f"{path} is not the file of a tokenizer: {error!r}; fetch it again") from None
+    if clip:
+        from minclip.tokenizers.bpe import BPETokenizer
+
+        return BPETokenizer.from_folder(folder)
+    from minclip.tokenizers.sentencepiece import SentencePieceTokenizer
+
+    return SentencePieceTokenizer.from_folder(folder)
