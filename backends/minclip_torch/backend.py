@@ -1,0 +1,231 @@
+"""The backend: `Clip` frozen for inference, behind minclip's protocol."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from minclip.backend import Record
+from minclip.config import Config, TextConfig
+from minclip.errors import BackendError
+from minclip.image import ImageProcessor
+from minclip.towers import TowerOutput, end_of_text
+from minclip.weights import BFLOAT16, Weights
+from minclip_torch.layers import Look, PostNormLayer, PreNormLayer
+from minclip_torch.modules import Clip
+from minclip_torch.packed import pack
+from minclip_torch.pixels import normalize, resize_and_crop, upload
+
+__all__ = ["TorchBackend", "TorchTowers", "load_weights", "tensor"]
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+class TorchBackend:
+    """CPU, CUDA and MPS. device None is the fastest there is; dtype None is float32.
+
+    Option `compile=True`: the towers go through `torch.compile`, which takes a while at the first call of each shape.
+    """
+
+    name = "torch"
+
+    def devices(self) -> list[str]:
+        """CUDA devices, then MPS, then the CPU."""
+        found = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+        return [*found, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+
+    def dtypes(self, device: str) -> list[str]:
+        """What a device computes in."""
+        if device == "mps":
+            return ["float32", "bfloat16", "float16"]
+        if device.startswith("cuda") and not torch.cuda.is_bf16_supported(including_emulation=False):
+            return ["float32", "float16", "float64"]
+        return list(DTYPES)
+
+    def build(
+        self,
+        config: Config,
+        weights: Weights,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        compile: bool = False,
+        **options: Any,
+    ) -> TorchTowers:
+        devices = self.devices()
+        device = devices[0] if device is None else "cuda:0" if device == "cuda" else device
+        if device not in devices:
+            raise BackendError(f"backend 'torch' has no device {device!r} here; it has {', '.join(devices)}")
+        dtype = "float32" if dtype is None else dtype
+        if dtype not in self.dtypes(device):
+            has = ", ".join(self.dtypes(device))
+            raise BackendError(f"backend 'torch' does not compute in {dtype!r} on {device}; it does in {has}")
+        if options:
+            raise BackendError(f"backend 'torch' takes no option {', '.join(options)}; it takes compile")
+        with out_of_memory(device, "its weights"):
+            return TorchTowers(config, weights, torch.device(device), DTYPES[dtype], compiled=compile)
+
+
+class TorchTowers:
+    """A checkpoint's towers on one device, for inference. `module` is the frozen `Clip`."""
+
+    def __init__(
+        self, config: Config, weights: Weights, device: torch.device, dtype: torch.dtype, *, compiled: bool = False
+    ) -> None:
+        self.config, self.device, self.dtype = config, device, dtype
+        with torch.device("meta"):
+            module = Clip(config)
+        load_weights(module, weights)
+        module.eval().requires_grad_(False)
+        for layer in module.modules():
+            if isinstance(layer, PreNormLayer | PostNormLayer):
+                layer.fold_quick_gelu()
+        self.module = module.to(device, dtype)
+        if device.type == "cpu" and not compiled:  # the compiler cannot look into packed weights
+            pack(self.module)
+        self._vision: Callable[..., Any] = torch.compile(self._run_vision) if compiled else self._run_vision
+        self._text: Callable[..., Any] = torch.compile(self._run_text) if compiled else self._run_text
+
+    @torch.inference_mode()
+    def vision(
+        self,
+        pixel_values: Any,
+        *,
+        interpolate_pos_encoding: bool = False,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        note: Callable[[str, Any], None] | None = None,
+    ) -> TowerOutput:
+        record = Record(output_hidden_states, output_attentions, note)
+        watched = output_hidden_states or output_attentions or note is not None
+        look = Look(record.note, explicit=output_attentions or note is not None) if watched else None
+        run = self._run_vision if watched else self._vision
+        with out_of_memory(str(self.device), "images", len(pixel_values)):
+            pixels = tensor(pixel_values, self.device, self.dtype)
+            state, pooled, embeds, logits = run(pixels, interpolate_pos_encoding, look)
+        if embeds is not None and look is not None:
+            look("projection", embeds)
+        return TowerOutput(state, pooled, embeds, logits, record.hidden_states, record.attentions)
+
+    @torch.inference_mode()
+    def text(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        token_type_ids: Any = None,
+        *,
+        inputs_embeds: Any = None,
+        head_mask: Any = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        note: Callable[[str, Any], None] | None = None,
+    ) -> TowerOutput:
+        if isinstance(self.config.text_config, TextConfig):
+            ids = input_ids.cpu().numpy() if isinstance(input_ids, Tensor) else input_ids
+            end_of_text(ids, self.config.text_config)  # raises for a row without an end
+        if isinstance(attention_mask, np.ndarray) and attention_mask.all():
+            attention_mask = None  # nothing to hide: the attention kernels are faster without a mask
+        record = Record(output_hidden_states, output_attentions, note)
+        watched = output_hidden_states or output_attentions or note is not None
+        look = Look(record.note, explicit=output_attentions or note is not None) if watched else None
+        run = self._run_text if watched else self._text
+        with out_of_memory(str(self.device), "texts", len(input_ids)):
+            whole = [
+                None if x is None else tensor(x, self.device, torch.int64)
+                for x in (input_ids, attention_mask, position_ids, token_type_ids)
+            ]
+            floats = [None if x is None else tensor(x, self.device, self.dtype) for x in (inputs_embeds, head_mask)]
+            state, pooled, embeds = run(*whole, *floats, look)
+        if embeds is not None and look is not None:
+            look("projection", embeds)
+        return TowerOutput(state, pooled, embeds, None, record.hidden_states, record.attentions)
+
+    def _run_vision(self, pixel_values: Tensor, interpolate: bool, look: Look | None) -> tuple[Any, ...]:
+        module = self.module
+        state, pooled = module.vision_model(pixel_values, interpolate, *(() if look is None else (look,)))
+        embeds = module.visual_projection(pooled) if hasattr(module, "visual_projection") else None
+        logits = module.classifier(state[:, 1:].mean(dim=1)) if hasattr(module, "classifier") else None
+        return state, pooled, embeds, logits
+
+    def _run_text(self, *inputs: Any) -> tuple[Any, ...]:
+        module, (*given, look) = self.module, inputs
+        state, pooled = module.text_model(*given, *(() if look is None else (look,)))
+        embeds = module.text_projection(pooled) if hasattr(module, "text_projection") else None
+        return state, pooled, embeds
+
+    @torch.inference_mode()
+    def pixel_values(self, pixels: Sequence[np.ndarray], processor: ImageProcessor, *, resized: bool) -> Tensor:
+        with out_of_memory(str(self.device), "images", len(pixels)):
+            if self.device.type == "mps" and not resized:  # it has no float64, which makes the sums exact
+                pixels, resized = [processor.pixels(picture) for picture in pixels], True
+            batch = upload(pixels, self.device) if resized else resize_and_crop(pixels, processor, self.device)
+            return normalize(batch, processor, self.dtype)
+
+    @torch.inference_mode()
+    def unit(self, embeds: Tensor) -> Tensor:
+        return F.normalize(embeds if embeds.dtype == torch.float64 else embeds.float(), dim=-1)
+
+    def join(self, arrays: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(arrays))
+
+    def to_numpy(self, array: Tensor) -> np.ndarray:
+        array = array.detach()
+        return (array if array.dtype == torch.float64 else array.float()).cpu().numpy()
+
+
+def tensor(array: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A tensor, or an array of NumPy's, on the device and of the type; no copy where it is that already."""
+    if isinstance(array, Tensor):
+        return array.to(device, dtype)
+    with warnings.catch_warnings():  # an array that cannot be written to is only read here
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device, dtype)
+
+
+def load_weights(module: Clip, weights: Weights) -> None:
+    """Give a `Clip`, on the meta device or not, the tensors of a checkpoint: views of its file where the type allows.
+
+    Half-precision tensors are widened bit by bit to float32, as the reference does; `.to(dtype)` afterwards.
+    """
+    cpu = torch.device("cpu")
+    state = {}
+    for name in weights:
+        stored = weights.stored(name)
+        if stored.dtype == BFLOAT16:
+            state[name] = tensor(stored["bfloat16"].view(np.int16), cpu, torch.int16).view(torch.bfloat16).float()
+        else:
+            given = torch.float64 if stored.dtype == np.float64 else torch.float32
+            state[name] = tensor(stored, cpu, given).reshape(stored.shape)
+    if "logit_scale" in state:
+        state["logit_scale"] = state["logit_scale"].reshape(())
+    module.load_state_dict(state, assign=True)
+
+
+@contextmanager
+def out_of_memory(device: str, what: str, batch: int | None = None) -> Iterator[None]:
+    """Turn torch's error into one line with a batch size to try."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator has only this
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        if batch is None:
+            way_out = "use a smaller dtype or another device"
+        elif batch == 1:
+            way_out = "one is the least there is; use a smaller dtype or another device"
+        else:
+            what, way_out = f"{batch} {what}", f"try batch_size={batch // 2}"
+        raise BackendError(f"{device} ran out of memory with {what}; {way_out}") from None

@@ -1,0 +1,282 @@
+"""The towers as PyTorch modules: for training as they are, for inference through `TorchBackend`.
+
+`Clip(config)` has the parameters of a checkpoint under the checkpoint's names, so that state dicts pass between it and
+Transformers' models both ways. In `train()` it honours the config's dropout rates; `gradient_checkpointing = True`
+trades time for memory.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torch.utils.checkpoint import checkpoint
+
+from minclip.config import Config, RobertaConfig, TextConfig, VisionConfig
+from minclip_torch.layers import Look, PostNormLayer, PreNormLayer, additive_mask
+
+__all__ = ["CausalTextTower", "Clip", "RobertaTextTower", "VisionTower"]
+
+UNSEEN = Look()
+
+
+class Encoder(nn.Module):
+    """A stack of layers. `name` is what the checkpoint calls the list."""
+
+    def __init__(self, layers: list[nn.Module], name: str = "layers") -> None:
+        super().__init__()
+        self.name = name
+        self.gradient_checkpointing = False
+        self.add_module(name, nn.ModuleList(layers))
+
+    def forward(self, x: Tensor, mask: Tensor | None, causal: bool, head_mask: Tensor | None, look: Look) -> Tensor:
+        look("layers.input", x)
+        for i, layer in enumerate(self.get_submodule(self.name).children()):
+            only = None if head_mask is None else head_mask[i]
+            if self.gradient_checkpointing and self.training:
+                x = checkpoint(layer, x, mask, causal, only, UNSEEN, use_reentrant=False)
+            else:
+                x = layer(x, mask, causal, only, look.at(f"layers.{i}"))
+            look(f"layers.{i}.output", x)
+        return x
+
+
+def pre_norm_encoder(config: TextConfig | VisionConfig) -> Encoder:
+    """The layers of one of CLIP's towers."""
+    sizes = (config.hidden_size, config.intermediate_size, config.num_attention_heads)
+    rest = (config.hidden_act, config.layer_norm_eps, config.attention_dropout)
+    return Encoder([PreNormLayer(*sizes, *rest) for _ in range(config.num_hidden_layers)])
+
+
+class PatchEmbedding(nn.Module):
+    """A convolution without bias whose stride is its width: one product with the flattened patches."""
+
+    def __init__(self, d: int, channels: int, patch: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(d, channels, patch, patch))
+        nn.init.normal_(self.weight, std=0.02)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """(b, c, height, width) -> (b, rows * columns, d)."""
+        d, c, patch, _ = self.weight.shape
+        b, _, height, width = pixel_values.shape
+        rows, columns = height // patch, width // patch
+        x = pixel_values[:, :, : rows * patch, : columns * patch].reshape(b, c, rows, patch, columns, patch)
+        x = x.permute(0, 2, 4, 1, 3, 5).reshape(b, rows * columns, c * patch * patch)
+        return F.linear(x, self.weight.view(d, -1))
+
+
+class VisionEmbeddings(nn.Module):
+    """Patches and class token, with their learned positions."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.class_embedding = nn.Parameter(torch.randn(config.hidden_size) * config.hidden_size**-0.5)
+        self.patch_embedding = PatchEmbedding(config.hidden_size, config.num_channels, config.patch_size)
+        self.position_embedding = nn.Embedding(1 + config.grid**2, config.hidden_size)
+        nn.init.normal_(self.position_embedding.weight, std=0.02)
+
+    def forward(self, pixel_values: Tensor, interpolate: bool) -> Tensor:
+        x = self.patch_embedding(pixel_values)
+        x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x], dim=1)
+        positions = self.position_embedding.weight
+        if interpolate:
+            patch = self.patch_embedding.weight.shape[-1]
+            positions = _interpolated(positions, pixel_values.shape[2] // patch, pixel_values.shape[3] // patch)
+        return x + positions
+
+
+def _interpolated(positions: Tensor, rows: int, columns: int) -> Tensor:
+    """Learned positions (1 + grid^2, d) stretched bicubically to (1 + rows columns, d)."""
+    grid = int((len(positions) - 1) ** 0.5)
+    if (rows, columns) == (grid, grid):
+        return positions
+    table = positions[1:].float().view(1, grid, grid, -1).permute(0, 3, 1, 2)
+    table = F.interpolate(table, (rows, columns), mode="bicubic", align_corners=False)
+    return torch.cat([positions[:1], table[0].flatten(1).T.to(positions.dtype)])
+
+
+class VisionTower(nn.Module):
+    """`vision_model`. pixel_values (b, c, height, width) -> last hidden state (b, t, d), pooled (b, d)."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.embeddings = VisionEmbeddings(config)
+        self.pre_layrnorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.encoder = pre_norm_encoder(config)
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def forward(
+        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, look: Look = UNSEEN
+    ) -> tuple[Tensor, Tensor]:
+        x = self.embeddings(pixel_values, interpolate_pos_encoding)
+        look("embeddings", x)
+        x = self.encoder(self.pre_layrnorm(x), None, False, None, look)
+        pooled = self.post_layernorm(x[:, 0])
+        look("pooled", pooled)
+        return x, pooled
+
+
+class TextEmbeddings(nn.Module):
+    """Tokens with their learned positions."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.position_embedding.weight, std=0.02)
+
+
+class CausalTextTower(nn.Module):
+    """`text_model` of CLIP and MetaCLIP 2. input_ids (b, t) -> last hidden state (b, t, d), pooled (b, d).
+
+    A row without an end-of-text id pools its first token; `TorchBackend` refuses it before it comes here.
+    """
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = TextEmbeddings(config)
+        self.encoder = pre_norm_encoder(config)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        look: Look = UNSEEN,
+    ) -> tuple[Tensor, Tensor]:
+        t = input_ids.shape[1]
+        tokens = self.embeddings.token_embedding(input_ids) if inputs_embeds is None else inputs_embeds
+        positions = self.embeddings.position_embedding.weight
+        x = tokens + (positions[:t] if position_ids is None else positions[position_ids])
+        look("embeddings", x)
+        mask = None
+        if attention_mask is not None:
+            causal = torch.ones(t, t, dtype=torch.bool, device=x.device).tril()
+            mask = additive_mask(causal & attention_mask.bool()[:, None, None, :], x.dtype)  # (b, 1, t, t)
+        x = self.final_layer_norm(self.encoder(x, mask, mask is None, head_mask, look))
+        largest = self.config.pools_largest_id
+        ends = (input_ids if largest else (input_ids == self.config.eos_token_id).int()).argmax(dim=1)
+        pooled = x[torch.arange(len(x), device=x.device), ends]
+        look("pooled", pooled)
+        return x, pooled
+
+
+class RobertaEmbeddings(nn.Module):
+    """Tokens, their types and their positions, normalized."""
+
+    def __init__(self, config: RobertaConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        for table in (self.word_embeddings, self.token_type_embeddings, self.position_embeddings):
+            nn.init.normal_(table.weight, std=0.02)
+
+
+class Roberta(nn.Module):
+    """`roberta`: embeddings and post-norm layers."""
+
+    def __init__(self, config: RobertaConfig) -> None:
+        super().__init__()
+        self.embeddings = RobertaEmbeddings(config)
+        sizes = (config.hidden_size, config.intermediate_size, config.num_attention_heads)
+        layers: list[nn.Module] = [
+            PostNormLayer(
+                *sizes,
+                config.hidden_act,
+                config.layer_norm_eps,
+                kind=config.position_embedding_type,
+                positions=config.max_position_embeddings,
+                attention_dropout=config.attention_probs_dropout_prob,
+                dropout=config.hidden_dropout_prob,
+            )
+            for _ in range(config.num_hidden_layers)
+        ]
+        self.encoder = Encoder(layers, "layer")
+
+
+class RobertaTextTower(nn.Module):
+    """`text_model` of AltCLIP. input_ids (b, t) -> transformed states (b, t, d), the first (b, d), d = project_dim."""
+
+    def __init__(self, config: RobertaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.roberta = Roberta(config)
+        self.transformation = nn.Linear(config.hidden_size, config.project_dim)
+        self.pre_LN = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        look: Look = UNSEEN,
+    ) -> tuple[Tensor, Tensor]:
+        e = self.roberta.embeddings
+        tokens = e.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        x = tokens + e.token_type_embeddings(torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids)
+        if self.config.position_embedding_type == "absolute":
+            if position_ids is None:
+                real = input_ids != self.config.pad_token_id
+                position_ids = real.cumsum(dim=1) * real + self.config.pad_token_id
+            x = x + e.position_embeddings(position_ids)
+        x = e.dropout(e.LayerNorm(x))
+        look("embeddings", x)
+        mask = None if attention_mask is None else additive_mask(attention_mask.bool()[:, None, None, :], x.dtype)
+        x = self.pre_LN(self.roberta.encoder(x, mask, False, head_mask, look))
+        look("pre_LN", x)
+        x = self.transformation(x)
+        look("pooled", x[:, 0])
+        return x, x[:, 0]
+
+
+class Clip(nn.Module):
+    """What a checkpoint of `config` holds: `vision_model`, `text_model`, projections, `logit_scale`, `classifier`."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        text, vision = config.text_config, config.vision_config
+        if vision is not None:
+            self.vision_model = VisionTower(vision)
+            if config.has_projection:
+                self.visual_projection = nn.Linear(vision.hidden_size, config.projection_dim, bias=False)
+            if config.is_classifier:
+                self.classifier = nn.Linear(vision.hidden_size, len(config.id2label))
+        if text is not None and not config.is_classifier:
+            self.text_model = RobertaTextTower(text) if isinstance(text, RobertaConfig) else CausalTextTower(text)
+            if config.has_projection:
+                self.text_projection = nn.Linear(text.output_dim, config.projection_dim, bias=False)
+        if config.is_whole:
+            self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether layers are computed again in the backward pass instead of keeping their activations."""
+        return any(m.gradient_checkpointing for m in self.modules() if isinstance(m, Encoder))
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, on: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, Encoder):
+                module.gradient_checkpointing = on
+
+    def forward(
+        self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Unit vectors of the images (b, p) and of the texts (n, p), in float32: what the contrastive loss takes."""
+        image = self.visual_projection(self.vision_model(pixel_values)[1])
+        text = self.text_projection(self.text_model(input_ids, attention_mask)[1])
+        return F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
