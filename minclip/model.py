@@ -344,6 +344,11 @@ def load(
     "float32" or "float64", and with None leaves half-precision weights at half the memory. options: the backend's own.
     Raises CheckpointError, ConfigError, TokenizerError or BackendError, one line each; never a partial model.
     """
+    if source is None:
+        raise CheckpointError(
+            "no model was named and none is bundled; name a checkpoint folder or a hub id such as "
+            "openai/clip-vit-large-patch14"
+        )
     factory = get_backend(backend)
     folder = checkpoint.locate(source)
     config, weights = checkpoint.read(folder)

@@ -90,12 +90,26 @@ def merge_word(symbols: Sequence[str], ranks: Mapping[Pair, int]) -> list[str]:
     return merge(symbols, ranks) if len(symbols) <= LONG_WORD else merge_long(symbols, ranks)
 
 
+def glue(symbols: Sequence[str], pair: Pair) -> list[str]:
+    """The symbols with the pair made one wherever it occurs, from left to right."""
+    glued: list[str] = []
+    after_left = False
+    for symbol in symbols:
+        if after_left and symbol == pair[1]:
+            glued[-1] += symbol
+            after_left = False
+        else:
+            glued.append(symbol)
+            after_left = symbol == pair[0]
+    return glued
+
+
 def train_merges(words: Mapping[str, int], count: int) -> list[Pair]:
     """Learn up to `count` merges from words and how often each occurs (Sennrich et al. 2016, algorithm 1).
 
     Again and again the pair of neighbouring symbols that occurs most often (of equals, the first in code point order)
-    becomes one symbol. Ends early when no pair occurs twice. A pair that would spell a token already there is left
-    alone, so that every token comes about in one way. Counts change only in the words that hold the merged pair.
+    becomes one symbol. Ends early when no pair occurs twice. No token comes about in two ways: where a merge could have
+    made it, that merge has. Counts are kept up to date in the words that hold the merged pair, and only there.
     """
     spellings = [(spell(word), times) for word, times in words.items()]
     counts: Counter[Pair] = Counter()
@@ -104,22 +118,18 @@ def train_merges(words: Mapping[str, int], count: int) -> list[Pair]:
         for pair in pairwise(symbols):
             counts[pair] += times
             holders[pair].add(n)
-    heap = [(-times, pair) for pair, times in counts.items()]
+    heap = [(-times, pair) for pair, times in counts.items() if times > 1]
     heapq.heapify(heap)
     merges: list[Pair] = []
-    tokens: set[str] = set()
     while heap and len(merges) < count:
         times, best = heapq.heappop(heap)
-        if -times != counts[best] or "".join(best) in tokens:
+        if -times != counts[best]:
             continue  # the count has changed since: an entry with the new one is in the heap
-        if counts[best] < 2:
-            break
         merges.append(best)
-        tokens.add("".join(best))
         changed: set[Pair] = set()
         for n in holders.pop(best):
             symbols, frequency = spellings[n]
-            glued = merge_word(symbols, {best: 0})
+            glued = glue(symbols, best)
             for pair in pairwise(symbols):
                 counts[pair] -= frequency
             for pair in pairwise(glued):
@@ -128,7 +138,8 @@ def train_merges(words: Mapping[str, int], count: int) -> list[Pair]:
             changed.update(pairwise(symbols), pairwise(glued))
             spellings[n] = glued, frequency
         for pair in changed:
-            heapq.heappush(heap, (-counts[pair], pair))
+            if counts[pair] > 1:
+                heapq.heappush(heap, (-counts[pair], pair))
     return merges
 
 
