@@ -143,6 +143,11 @@ class Config:
         return any(name.endswith("ForImageClassification") for name in self.architectures)
 
     @property
+    def num_labels(self) -> int:
+        """How many classes a classifier has; files leave the names out where there are two."""
+        return len(self.id2label) or 2
+
+    @property
     def is_whole(self) -> bool:
         """Whether both towers, both projections and the logit scale are there."""
         return self.text_config is not None and self.vision_config is not None and not self.is_classifier

@@ -40,7 +40,7 @@ def expected_shapes(config: Config) -> Shapes:
     if config.is_whole:
         shapes["logit_scale"] = ()
     if config.is_classifier and vision is not None:  # a config without labels has two, as Transformers counts
-        shapes |= _linear("classifier", len(config.id2label) or 2, vision.hidden_size)
+        shapes |= _linear("classifier", config.num_labels, vision.hidden_size)
     return shapes
 
 

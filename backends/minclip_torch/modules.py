@@ -254,7 +254,7 @@ class Clip(nn.Module):
             if config.has_projection:
                 self.visual_projection = nn.Linear(vision.hidden_size, config.projection_dim, bias=False)
             if config.is_classifier:
-                self.classifier = nn.Linear(vision.hidden_size, len(config.id2label))
+                self.classifier = nn.Linear(vision.hidden_size, config.num_labels)
         if text is not None and not config.is_classifier:
             self.text_model = RobertaTextTower(text) if isinstance(text, RobertaConfig) else CausalTextTower(text)
             if config.has_projection:

@@ -150,7 +150,10 @@ class FairseqVocabulary:
             if role in _NAMES and isinstance(entry, dict):
                 index = len(model) + 1 if role == "mask_token" else order.index(role)
                 self._tokens[index] = AddedToken.from_json(entry, special=True)
-        for index, entry in (config.get("added_tokens_decoder") or {}).items():
+        decoder = config.get("added_tokens_decoder") or {}
+        if not isinstance(decoder, dict):
+            raise TokenizerError(f"{self._name}: added_tokens_decoder beside it is no object; get the file again")
+        for index, entry in decoder.items():
             self._add(index, AddedToken.from_json(entry))
         known = {token.content: token for token in self._tokens.values()}
         for content, index in (added or {}).items():
@@ -237,7 +240,7 @@ def _read(path: Path) -> bytes:
 
 def _json_object(data: bytes, path: Path) -> Config:
     try:
-        value = json.loads(data)
+        value = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise TokenizerError(f"{path}: not JSON ({error}); get the file again") from None
     if not isinstance(value, dict):

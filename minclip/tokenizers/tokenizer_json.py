@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import gc
 import json
 import math
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any, NoReturn
 
 import regex
@@ -56,22 +58,31 @@ class TokenizerJSON:
         self.ids: dict[str, int] = dict(self._model.ids)
         tokens = [(entry["id"], AddedToken.from_json(entry)) for entry in document.get("added_tokens") or ()]
         for index, token in tokens:
-            if type(index) is not int or index < 0 or self.ids.setdefault(token.content, index) != index:
-                self._refuse(
-                    f"added token {token.content!r} has id {index!r}, the vocabulary {self.ids[token.content]}"
-                )
-        self.tokens = {index: token for token, index in self.ids.items()}
-        self.tokens |= {index: self._normalize(token.content)[0] for index, token in tokens if token.normalized}
+            new = token.content not in self.ids
+            if type(index) is not int or index < 0 or (new and index in self.ids.values()):
+                self._refuse(f"added token {token.content!r} has id {index!r}, which is no id or another token's")
+            if self.ids.setdefault(token.content, index) != index:
+                self._refuse(f"added token {token.content!r} has id {index}, the vocabulary {self.ids[token.content]}")
+        self._spelled = {index: self._normalize(token.content)[0] for index, token in tokens if token.normalized}
+        self._size = max(self.ids.values()) + 1
         self.special_ids = frozenset(index for index, token in tokens if token.special)
         self._raw = AddedTokenFinder((t.content, i, t) for i, t in tokens if not t.normalized)
         self._normalized = AddedTokenFinder((self._normalize(t.content)[0], i, t) for i, t in tokens if t.normalized)
         self.frame = self._read_frame(document.get("post_processor"))
+        if any(index not in self.ids.values() for index in self.frame):
+            self._refuse(f"post_processor puts ids {self.frame} around a text, which are not in the vocabulary")
+        "".join(self._decode(["▁a", "b"]))  # options of a wrong type show here, not at the first use
 
     def _refuse(self, what: str) -> NoReturn:
         raise TokenizerError(f"{self.name}: {what}; minclip reads what XLM-R-like checkpoints ship")
 
     def __len__(self) -> int:
-        return max(self.tokens) + 1
+        return self._size
+
+    @cached_property
+    def tokens(self) -> dict[int, str]:
+        """The tokens by id, as `decode` spells them: `tokenizers` shows one found in normalized text normalized."""
+        return {index: token for token, index in self.ids.items()} | self._spelled
 
     # --- text to ids ---------------------------------------------------------------------------------------------
 
@@ -213,10 +224,10 @@ class TokenizerJSON:
         symbol = metaspace["replacement"]
         if not isinstance(symbol, str) or len(symbol) != 1 or symbol in "^]\\-":
             self._refuse(f"Metaspace replacement {symbol!r} is not one character")
-        if scheme not in ("always", "never", "first") or (scheme == "first" and len(steps) > 1):
-            self._refuse(
-                f"Metaspace prepend_scheme {scheme!r} is not known" + " after WhitespaceSplit" * (len(steps) > 1)
-            )
+        if scheme not in ("always", "never", "first"):
+            self._refuse(f"Metaspace prepend_scheme {scheme!r} is not known")
+        if scheme == "first" and (len(steps) > 1 or self._strips_left):
+            self._refuse('Metaspace prepend_scheme "first" after something that strips the start is not known')
         return len(steps) > 1, (symbol, scheme, bool(metaspace.get("split", True)))
 
     def _read_frame(self, spec: dict[str, Any] | None) -> tuple[int, int]:
@@ -235,14 +246,19 @@ class TokenizerJSON:
 
 def _parse(data: bytes, name: str) -> dict[str, Any]:
     """The file as a dict."""
+    collecting = gc.isenabled()
+    gc.disable()  # a vocabulary is a list of 900,000 lists; looking for garbage among them doubles the time
     try:
-        document = json.loads(data, parse_constant=lambda constant: math.nan)
+        document = json.loads(data.decode(), parse_constant=lambda constant: math.nan)
     except UnicodeDecodeError as error:
         raise TokenizerError(f"{name}: byte {error.start}: not UTF-8; get the file again") from None
     except json.JSONDecodeError as error:
         raise TokenizerError(f"{name}: character {error.pos}: not JSON ({error.msg}); get the file again") from None
     except (RecursionError, ValueError) as error:
         raise TokenizerError(f"{name}: not JSON that can be read ({error}); get the file again") from None
+    finally:
+        if collecting:
+            gc.enable()
     if not isinstance(document, dict):
         raise TokenizerError(f"{name}: expected a JSON object, not {type(document).__name__}; get the file again")
     return document

@@ -44,12 +44,12 @@ class _Unigram:
         vocab = spec["vocab"]
         if not vocab:
             raise TokenizerError(f"{name}: the vocabulary is empty; get the file again")
-        try:
-            pieces, scores = zip(*vocab, strict=True)
-        except (ValueError, TypeError):
-            raise TokenizerError(f"{name}: a vocabulary entry is not [piece, score]; get the file again") from None
+        wrong = TokenizerError(f"{name}: a vocabulary entry is not [piece, score]; get the file again")
+        if set(map(type, vocab)) != {list} or set(map(len, vocab)) != {2}:
+            raise wrong
+        pieces, scores = [entry[0] for entry in vocab], [entry[1] for entry in vocab]
         if set(map(type, pieces)) != {str} or not set(map(type, scores)) <= {float, int}:
-            raise TokenizerError(f"{name}: a vocabulary entry is not [piece, score]; get the file again")
+            raise wrong
         self.ids = dict(zip(pieces, range(len(pieces)), strict=True))
         self._scores = [float(score) for score in scores]
         if not all(map(math.isfinite, self._scores)):
@@ -170,6 +170,8 @@ def make_decoder(spec: dict[str, Any] | None, name: str) -> Decoder:
         return _join_bytes
     if kind == "Strip":
         content, start, stop = spec["content"], int(spec["start"]), int(spec["stop"])
+        if len(content) != 1:
+            raise TokenizerError(f"{name}: decoder Strip takes one character, not {content!r}; get the file again")
         return lambda tokens: [_strip(token, content, start, stop) for token in tokens]
     raise TokenizerError(f"{name}: decoder {kind!r} is not known; minclip reads what XLM-R-like checkpoints ship")
 
