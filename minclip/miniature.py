@@ -68,7 +68,7 @@ def make(folder: str | Path, *, drawings: int = 4000, seed: int = 0) -> Path:
 
     texts = captions()
     directions = rng.normal(size=(len(texts), DIM)).astype(np.float32)
-    features = towers.text(**tokenizer(texts)).pooler_output  # (n, d)
+    features = towers.text(tokenizer(texts)["input_ids"]).pooler_output  # (n, d)
     tensors["text_projection.weight"] = _ridge(features, directions).astype(np.float32)
     which = rng.integers(len(texts), size=drawings)
     pixels = np.stack([processor.pixels(draw(texts[i], rng)) for i in which])

@@ -224,12 +224,13 @@ class Model:
 
     def _text(self, input_ids: Any = None, attention_mask: Any = None, **rest: Any) -> TowerOutput:
         self._require("text")
-        if input_ids is None:
+        if input_ids is None and (rest.get("inputs_embeds") is None or isinstance(self.config.text_config, TextConfig)):
             raise ValueError("input_ids is missing; make them with model.processor(text=...)")
         if isinstance(input_ids, np.ndarray | list):
             input_ids = checked_ids(np.asarray(input_ids), self.config)
-        if attention_mask is not None and tuple(attention_mask.shape) != tuple(input_ids.shape):
-            raise ValueError(f"attention_mask {attention_mask.shape} and input_ids {input_ids.shape} differ in shape")
+        shape = tuple((rest["inputs_embeds"] if input_ids is None else input_ids).shape[:2])
+        if attention_mask is not None and tuple(attention_mask.shape) != shape:
+            raise ValueError(f"attention_mask has shape {tuple(attention_mask.shape)}, the texts have {shape}")
         return self.towers.text(input_ids, attention_mask, **rest)
 
     def _require(self, tower: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minclip.config import Config, RobertaConfig
-from minclip.errors import TokenizerError
+from minclip.errors import ConfigError, TokenizerError
 from minclip.image import ImageProcessor, ImageSource
 from minclip.tokenizers import Tokenizer, find_tokenizer
 
@@ -41,6 +42,8 @@ class Processor:
         image_processor = ImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
         if any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
             image_processor = ImageProcessor.from_folder(folder)
+        elif (folder / "open_clip_config.json").is_file():
+            image_processor = _open_clip_processor(folder / "open_clip_config.json", side)
         positions = 0 if text is None else text.max_position_embeddings
         if isinstance(text, RobertaConfig):
             positions -= text.pad_token_id + 1  # the numbers up to the padding's own are never a token's
@@ -87,3 +90,19 @@ class Processor:
         if self._tokenizer is not None:
             self._tokenizer.save(folder)
         self.image_processor.save(folder)
+
+
+def _open_clip_processor(path: Path, side: int) -> ImageProcessor:
+    """What the `preprocess_cfg` of open_clip's config asks for; where it is silent, CLIP's own."""
+    given = json.loads(path.read_text(encoding="utf-8")).get("preprocess_cfg") or {}
+    mode, resample = given.get("resize_mode", "shortest"), given.get("interpolation", "bicubic")
+    if mode not in ("shortest", "squash") or resample not in ("bicubic", "bilinear"):
+        raise ConfigError(f"{path}: resize_mode {mode!r} with interpolation {resample!r} is not supported")
+    square = {"height": side, "width": side}
+    statistics = {f"image_{name}": given[name] for name in ("mean", "std") if name in given}
+    return ImageProcessor(
+        size=square if mode == "squash" else {"shortest_edge": side},
+        crop_size=square,
+        resample=3 if resample == "bicubic" else 2,
+        **statistics,
+    )

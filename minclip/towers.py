@@ -178,7 +178,7 @@ def end_of_text(input_ids: np.ndarray, config: TextConfig) -> np.ndarray:
 
 
 def roberta_text_tower(
-    input_ids: np.ndarray,
+    input_ids: np.ndarray | None,
     w: Weights,
     config: RobertaConfig,
     attention_mask: np.ndarray | None = None,
@@ -191,12 +191,15 @@ def roberta_text_tower(
 ) -> tuple[np.ndarray, np.ndarray]:
     """AltCLIP's text tower (Chen et al. 2022): XLM-R, every token sees every other, then a step into CLIP's text space.
 
-    Arguments as for `causal_text_tower`, and token_type_ids (b, t). Returns the transformed states (b, t, project_dim)
-    and the first of them, the begin token's (b, project_dim).
+    Arguments as for `causal_text_tower`, and token_type_ids (b, t); inputs_embeds without input_ids are all tokens.
+    Returns the transformed states (b, t, project_dim) and the first of them, the begin token's (b, project_dim).
     """
     w, eps = w.at("text_model"), config.layer_norm_eps
     e = w.at("roberta.embeddings")
-    tokens = e.rows("word_embeddings.weight", input_ids) if inputs_embeds is None else inputs_embeds
+    if input_ids is None:
+        assert inputs_embeds is not None
+        input_ids = np.full(inputs_embeds.shape[:2], config.pad_token_id + 1)
+    tokens = e.rows("word_embeddings.weight", input_ids) if inputs_embeds is None else inputs_embeds  # (b, t, d)
     types = np.zeros_like(input_ids) if token_type_ids is None else token_type_ids
     x = tokens + e.rows("token_type_embeddings.weight", types)
     relative = None if config.position_embedding_type == "absolute" else config.position_embedding_type

@@ -1,7 +1,9 @@
 """How hard hypothesis searches: HYPOTHESIS_PROFILE=long for many more examples, drawn afresh every time."""
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 slow_draws = [HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -10,3 +12,11 @@ settings.register_profile(
 )
 settings.register_profile("long", max_examples=1000, deadline=None, print_blob=True, suppress_health_check=slow_draws)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole small checkpoint folder, tokenizer and all, that answers sensibly (`minclip.miniature`)."""
+    from minclip.miniature import make
+
+    return make(tmp_path_factory.mktemp("miniature"))

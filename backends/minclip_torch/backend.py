@@ -88,7 +88,7 @@ class TorchTowers:
         with torch.device("meta"):
             module = Clip(config)
         load_weights(module, weights)
-        module.eval().requires_grad_(False)
+        module.eval().requires_grad_(False).to(torch.promote_types(dtype, torch.float32))  # folding rounds once
         for layer in module.modules():
             if isinstance(layer, PreNormLayer | PostNormLayer):
                 layer.fold_quick_gelu()
@@ -142,7 +142,7 @@ class TorchTowers:
         watched = output_hidden_states or output_attentions or note is not None
         look = Look(record.note, explicit=output_attentions or note is not None) if watched else None
         run = self._run_text if watched else self._text
-        with out_of_memory(str(self.device), "texts", len(input_ids)):
+        with out_of_memory(str(self.device), "texts", len(inputs_embeds if input_ids is None else input_ids)):
             whole = [
                 None if x is None else tensor(x, self.device, torch.int64)
                 for x in (input_ids, attention_mask, position_ids, token_type_ids)
@@ -190,9 +190,12 @@ def tensor(array: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
     """A tensor, or an array of NumPy's, on the device and of the type; no copy where it is that already."""
     if isinstance(array, Tensor):
         return array.to(device, dtype)
+    array = np.asarray(array)
+    if any(stride < 0 for stride in array.strides):  # a reversed view, which torch does not know
+        array = array.copy()
     with warnings.catch_warnings():  # an array that cannot be written to is only read here
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device, dtype)
+        return torch.from_numpy(array).to(device, dtype)
 
 
 def load_weights(module: Clip, weights: Weights) -> None:
@@ -208,7 +211,7 @@ def load_weights(module: Clip, weights: Weights) -> None:
             state[name] = tensor(stored["bfloat16"].view(np.int16), cpu, torch.int16).view(torch.bfloat16).float()
         else:
             given = torch.float64 if stored.dtype == np.float64 else torch.float32
-            state[name] = tensor(stored, cpu, given).reshape(stored.shape)
+            state[name] = tensor(stored, cpu, given)
     if "logit_scale" in state:
         state["logit_scale"] = state["logit_scale"].reshape(())
     module.load_state_dict(state, assign=True)

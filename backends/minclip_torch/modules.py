@@ -216,7 +216,7 @@ class RobertaTextTower(nn.Module):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         token_type_ids: Tensor | None = None,
@@ -226,6 +226,8 @@ class RobertaTextTower(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         e = self.roberta.embeddings
         tokens = e.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if input_ids is None:  # every embedding is a token's, none padding's
+            input_ids = torch.full(tokens.shape[:2], self.config.pad_token_id + 1, device=tokens.device)
         x = tokens + e.token_type_embeddings(torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids)
         if self.config.position_embedding_type == "absolute":
             if position_ids is None:

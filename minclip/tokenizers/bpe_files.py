@@ -118,8 +118,10 @@ def read_folder(folder: str | Path) -> BPEFiles:
             named[name] = AddedToken.from_json(config[name], special=True).content
     # a named token that is nowhere given an id stays out, so that the tokenizer refuses it instead of making one up
     tokens = [t for t in added.values() if t.id is not None or t.content in vocab or t.content not in named.values()]
-    files = BPEFiles(vocab, merges, **named, added_tokens=tokens, max_length=_max_length(config))
+    files = BPEFiles(vocab, merges, added_tokens=tokens, max_length=_max_length(config))
     files.merges_at, files.first_merge = merges_at, first_merge
+    for name, token in named.items():
+        setattr(files, name, token)
     return files
 
 
@@ -294,4 +296,6 @@ def _content(entry: Any) -> Any:
 
 def _max_length(config: dict[str, Any]) -> int:
     value = config.get("model_max_length")
-    return int(value) if type(value) in (int, float) and 2 <= value <= LONGEST else MAX_LENGTH
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 2 <= value <= LONGEST:
+        return MAX_LENGTH
+    return int(value)
