@@ -46,6 +46,11 @@ class TextConfig:
         return self.model_type == "clip_text_model" and self.eos_token_id == 2
 
     @property
+    def context_length(self) -> int:
+        """The most tokens a text may have."""
+        return self.max_position_embeddings
+
+    @property
     def output_dim(self) -> int:
         """Width of the pooled output."""
         return self.hidden_size
@@ -73,6 +78,12 @@ class RobertaConfig:
     eos_token_id: int = 2
     project_dim: int = 768
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens a text may have: absolute positions up to the padding's own are never a token's."""
+        absolute = self.position_embedding_type == "absolute"
+        return self.max_position_embeddings - (self.pad_token_id + 1 if absolute else 0)
 
     @property
     def output_dim(self) -> int:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from minclip.config import Config, RobertaConfig
+from minclip.config import Config
 
-__all__ = ["IMAGE_INPUTS", "TEXT_INPUTS", "checked_ids", "checked_pixels", "inputs_of"]
+__all__ = ["IMAGE_INPUTS", "TEXT_INPUTS", "checked_ids", "checked_pixels", "checked_rows", "inputs_of"]
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "position_ids", "token_type_ids", "inputs_embeds", "head_mask")
 IMAGE_INPUTS = ("pixel_values", "interpolate_pos_encoding")
@@ -56,9 +56,11 @@ def checked_ids(input_ids: np.ndarray, config: Config) -> np.ndarray:
         raise ValueError(
             f"input_ids are {input_ids.dtype} of shape {input_ids.shape}, expected integers of shape (texts, tokens)"
         )
-    longest = text.max_position_embeddings - (text.pad_token_id + 1 if isinstance(text, RobertaConfig) else 0)
-    if input_ids.shape[1] > longest:
-        raise ValueError(f"input_ids hold {input_ids.shape[1]} tokens a text, the model's context has {longest}")
+    if input_ids.shape[1] > text.context_length:
+        raise ValueError(
+            f"input_ids hold {input_ids.shape[1]} tokens a text, the model's context has {text.context_length}; "
+            "truncate them, end token kept, as model.processor(text=...) does"
+        )
     if input_ids.min() < 0 or input_ids.max() >= text.vocab_size:
         row = int(np.flatnonzero(((input_ids < 0) | (input_ids >= text.vocab_size)).any(axis=1))[0])
         bad = next(int(i) for i in input_ids[row] if not 0 <= i < text.vocab_size)
@@ -67,3 +69,14 @@ def checked_ids(input_ids: np.ndarray, config: Config) -> np.ndarray:
             "encode texts with this checkpoint's own tokenizer"
         )
     return input_ids
+
+
+def checked_rows(name: str, indices: Any, config: Config) -> Any:
+    """position_ids or token_type_ids as they are, or ValueError where one names a row that its table has not."""
+    text = config.text_config
+    assert text is not None
+    rows = text.max_position_embeddings if name == "position_ids" else getattr(text, "type_vocab_size", 1)
+    if isinstance(indices, np.ndarray) and indices.size and not 0 <= indices.min() <= indices.max() < rows:
+        bad = int(indices.min() if indices.min() < 0 else indices.max())
+        raise ValueError(f"{name} hold {bad}, the model's table has rows 0 to {rows - 1}")
+    return indices

@@ -16,7 +16,7 @@ from minclip.config import Config, TextConfig
 from minclip.contrastive import contrastive_loss, logits_per_image, probabilities, unit
 from minclip.errors import BackendError, CheckpointError, ImageError
 from minclip.image import ImageSource
-from minclip.inputs import IMAGE_INPUTS, TEXT_INPUTS, checked_ids, checked_pixels, inputs_of
+from minclip.inputs import IMAGE_INPUTS, TEXT_INPUTS, checked_ids, checked_pixels, checked_rows, inputs_of
 from minclip.pipeline import Progress, ahead, batched, default_workers
 from minclip.processor import Processor
 from minclip.towers import TowerOutput
@@ -228,6 +228,9 @@ class Model:
             raise ValueError("input_ids is missing; make them with model.processor(text=...)")
         if isinstance(input_ids, np.ndarray | list):
             input_ids = checked_ids(np.asarray(input_ids), self.config)
+        for name in ("position_ids", "token_type_ids"):
+            if rest.get(name) is not None:
+                rest[name] = checked_rows(name, rest[name], self.config)
         shape = tuple((rest["inputs_embeds"] if input_ids is None else input_ids).shape[:2])
         if attention_mask is not None and tuple(attention_mask.shape) != shape:
             raise ValueError(f"attention_mask has shape {tuple(attention_mask.shape)}, the texts have {shape}")

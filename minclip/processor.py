@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minclip.config import Config, RobertaConfig
+from minclip.config import Config
 from minclip.errors import ConfigError, TokenizerError
 from minclip.image import ImageProcessor, ImageSource
 from minclip.tokenizers import Tokenizer, find_tokenizer
@@ -44,10 +44,9 @@ class Processor:
             image_processor = ImageProcessor.from_folder(folder)
         elif (folder / "open_clip_config.json").is_file():
             image_processor = _open_clip_processor(folder / "open_clip_config.json", side)
-        positions = 0 if text is None else text.max_position_embeddings
-        if isinstance(text, RobertaConfig):
-            positions -= text.pad_token_id + 1  # the numbers up to the padding's own are never a token's
-        length = positions if tokenizer is None else min(positions, tokenizer.max_length)
+        length = 0 if text is None else text.context_length
+        if tokenizer is not None:
+            length = min(length, tokenizer.max_length)
         return cls(tokenizer, image_processor, context_length=length, folder=folder)
 
     @property

@@ -1,4 +1,4 @@
-"""All three families at full size, random weights: labels in five languages on a photograph, ranked as Transformers does.
+"""All three families at full size, random weights: labels in five languages on a photograph, ranked as the peer does.
 
 `pytest -m full_size tests/test_full_families.py`; needs about 16 GiB of memory and 8 GiB of disk, and gives them back.
 """

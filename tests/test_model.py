@@ -273,6 +273,26 @@ def pixels(*shape: int, fill: float = 0.0, dtype: type = np.float32) -> dict[str
         (lambda m: m.get_text_features(input_ids=np.zeros((1, 78), int)), ValueError, "78 tokens"),
         (lambda m: m.get_text_features(input_ids=np.array([1.5])), ValueError, "expected integers"),
         (lambda m: m.get_text_features(pixels=1), ValueError, "unknown input 'pixels'"),
+        (
+            lambda m: m.get_text_features(input_ids=np.array([[5]]), position_ids=np.array([[77]])),
+            ValueError,
+            "hold 77",
+        ),
+        (
+            lambda m: m.get_text_features(input_ids=np.array([[5]]), position_ids=np.array([[-1]])),
+            ValueError,
+            "hold -1",
+        ),
+        (
+            lambda m: m.get_text_features(input_ids=np.array([[5]]), token_type_ids=np.array([[1]])),
+            ValueError,
+            "hold 1",
+        ),
+        (
+            lambda m: m.get_text_features(input_ids=np.array([[5]]), attention_mask=np.ones((1, 2))),
+            ValueError,
+            r"\(1, 2\)",
+        ),
         (lambda m: m(), ValueError, "input_ids is missing"),
         (lambda m: m.processor(), ValueError, "nothing"),
     ],
