@@ -20,3 +20,11 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from minclip.miniature import make
 
     return make(tmp_path_factory.mktemp("miniature"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One thread of torch's for each of pytest's parallel workers: more would fight over the cores."""
+    if hasattr(config, "workerinput"):
+        import torch
+
+        torch.set_num_threads(1)

@@ -75,7 +75,7 @@ def main(given: list[str] | None = None) -> int:
         print("no CUDA device here, so there is nothing to check", file=sys.stderr)
         return 2
     suite = Path(__file__).with_name("test_torch_backend.py")
-    if not options.no_suite and pytest.main(["-q", str(suite), "-k", "Cuda"]):
+    if not options.no_suite and pytest.main(["-q", "-o", "addopts=", str(suite), "-k", "Cuda"]):
         return 1
     lines: list[str] = []
 
