@@ -4,12 +4,8 @@ import minclip
 minclip.zero_shot("photo.jpg", ["a cat", "a dog"], model="path/to/checkpoint")
 """
 
-from minclip.openblas import prefer_avx512
-
-prefer_avx512()  # has to happen before NumPy is first imported
-
-from minclip.backend import backends  # noqa: E402
-from minclip.errors import (  # noqa: E402
+from minclip.backend import backends
+from minclip.errors import (
     BackendError,
     CheckpointError,
     ConfigError,
@@ -17,7 +13,7 @@ from minclip.errors import (  # noqa: E402
     MinclipError,
     TokenizerError,
 )
-from minclip.model import Model, ModelOutput, Prediction, load, zero_shot  # noqa: E402
+from minclip.model import Model, ModelOutput, Prediction, load, zero_shot
 
 __all__ = [
     "BackendError",
