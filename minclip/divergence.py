@@ -20,17 +20,20 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from minclip.backend import Towers
-from minclip.config import Config, RobertaConfig
+from minclip.config import Config, RobertaConfig, TextConfig
+from minclip.image import ImageSource
 from minclip.inputs import IMAGE_INPUTS, TEXT_INPUTS, checked_ids, checked_pixels, inputs_of
 from minclip.layers import causal_mask, padding_mask
+from minclip.model import Model
 from minclip.towers import TowerOutput, end_of_text
 
-__all__ = ["STEP_TOLERANCES", "Divergence", "first_divergence", "visible"]
+__all__ = ["STEP_TOLERANCES", "Divergence", "context_length", "first_divergence", "probe", "random_ids", "visible"]
 
-STEP_TOLERANCES = {"float64": 1e-9, "float32": 2e-4, "float16": 3e-2, "bfloat16": 1e-1}
+STEP_TOLERANCES = {"float64": 1e-9, "float32": 2e-5, "float16": 2e-2, "bfloat16": 1e-1}
 """How far a step may be off, in units of its largest number, by the type it was computed in; the looser of two counts.
 
-Wider than the tolerances of embeddings: a step is looked at alone, while errors average out on the way to the end.
+Measured between the torch backend and the reference on hundreds of random models and one of ViT-B/32's size, the worst
+step was off by 4.5e-6 in float32, 1.1e-2 in float16 and 5.1e-2 in bfloat16.
 """
 
 
@@ -84,8 +87,8 @@ def first_divergence(
     """The first tower, layer and step at which b leaves a, or None where they agree.
 
     inputs: what a model is called with (`model.processor(text=..., images=...)`), in NumPy arrays; each tower that both
-    models have and that is given something is run, text first. tolerance: the largest allowed error of a step, in
-    units of the largest number of a's step; None goes by the types of both (`STEP_TOLERANCES`).
+    models have and that is given something is run, text first. `probe` makes some. tolerance: the largest allowed
+    error of a step, in units of the largest number of a's step; None goes by the types of both (`STEP_TOLERANCES`).
     What a backend computes where nobody can see it is its own business: queries at padding, masked scores.
     Raises ValueError where no tower can be run.
     """
@@ -192,12 +195,14 @@ class Comparison:
         worst, scale = float(error[index]), float(size.max())
         self._loosest = max([self._loosest, *(STEP_TOLERANCES.get(dtype, 0.0) for dtype in dtypes)])
         allowed = self._loosest if self._given is None else self._given
-        if worst <= allowed * max(scale, SMALLEST_SCALE):
+        if worst <= allowed * max(scale, SMALLEST_SCALES.get(step, SMALLEST_SCALE)):
             return None
         return Divergence(self.tower, layer, step, worst, scale, tuple(int(i) for i in index))
 
 
 SMALLEST_SCALE = 1e-3  # smaller steps are differences of larger numbers, and as exact as those
+SMALLEST_SCALES = {"scores": 1.0, "fc1": 1.0, "activation": 1.0}
+"""Steps that are small only where terms of the order of 1 cancel: a few products, the far left of a gelu."""
 
 
 def _place(name: str) -> tuple[int | None, str]:
@@ -289,3 +294,58 @@ def told(run: Run, to_numpy: ToNumpy, which: str) -> Generator[Step]:
                 steps.get(timeout=0.01)
             except queue.Empty:
                 continue
+
+
+# --- something to run them on --------------------------------------------------------------------------------------
+
+
+def probe(model: Model, *, image: ImageSource | None = None, text: str | None = None) -> dict[str, np.ndarray]:
+    """Inputs for every tower of a model: the image and the text, or noise and two padded rows of random ids.
+
+    Raises ValueError for an image or a text whose tower is absent; ImageError, TokenizerError as the processor does.
+    """
+    for given, tower in ((image, "vision"), (text, "text")):
+        if given is not None and tower not in model.config.towers:
+            raise ValueError(f"{model.source} has no {tower} tower to compare on the {given!r:.60} that was given")
+    rng, config = np.random.default_rng(2021), model.config
+    inputs: dict[str, np.ndarray] = {}
+    if text is not None:
+        inputs |= model.processor(text=text)
+    elif "text" in config.towers and config.text_config is not None:
+        t = min(16, context_length(config.text_config))
+        real = np.arange(t) < np.array([[t], [(t + 1) // 2]])  # (2, t)
+        ids = random_ids(config.text_config, rng, real)
+        inputs |= {"input_ids": ids, "attention_mask": real.astype(np.int64)}
+    if image is not None:
+        inputs |= model.processor(images=image)
+    elif "vision" in config.towers and config.vision_config is not None:
+        vision = config.vision_config
+        shape = (1, vision.num_channels, vision.image_size, vision.image_size)
+        inputs["pixel_values"] = rng.standard_normal(shape, dtype=np.float32)
+    return inputs
+
+
+def context_length(text: TextConfig | RobertaConfig) -> int:
+    """The most tokens that a text may have."""
+    return text.max_position_embeddings - (text.pad_token_id + 1 if isinstance(text, RobertaConfig) else 0)
+
+
+def random_ids(
+    text: TextConfig | RobertaConfig, rng: np.random.Generator, real: np.ndarray, *, pad_with_end: bool = False
+) -> np.ndarray:
+    """Ids (b, t) that end each row's run of real tokens (b, t) with the end-of-text id, and nowhere before.
+
+    What is not real is padding: any ids but the end's, or that everywhere after the end; in AltCLIP the padding's.
+    """
+    b, t = real.shape
+    last = t - 1 - real[:, ::-1].argmax(axis=1)
+    if isinstance(text, RobertaConfig):
+        ids = np.where(real, rng.integers(0, text.vocab_size, (b, t)), text.pad_token_id)
+        ids[np.arange(b), last] = text.eos_token_id
+        return ids
+    end = text.vocab_size - 1 if text.pools_largest_id else text.eos_token_id
+    ids = rng.integers(0, text.vocab_size - 1, (b, t))
+    ids += ids >= end  # any id but the end's
+    ids[np.arange(b), last] = end
+    after = np.arange(t) > last[:, None]
+    return np.where(after & pad_with_end, end, ids)

@@ -15,7 +15,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from minclip.checkpoint import expected_shapes
-from minclip.config import ACTIVATIONS, FAMILIES, POSITION_TYPES, Config, RobertaConfig, TextConfig, VisionConfig
+from minclip.config import ACTIVATIONS, FAMILIES, POSITION_TYPES, Config, RobertaConfig, VisionConfig
+from minclip.divergence import context_length, random_ids
 from minclip.image import ImageProcessor
 from minclip.weights import BFLOAT16, Weights
 
@@ -25,7 +26,6 @@ __all__ = [
     "cases",
     "classifiers",
     "configs",
-    "context_length",
     "image_inputs",
     "image_processors",
     "inputs",
@@ -237,32 +237,6 @@ def text_inputs(
     if isinstance(text, RobertaConfig) and text.type_vocab_size > 1:
         given["token_type_ids"] = rng.integers(0, text.type_vocab_size, (b, t))
     return given
-
-
-def context_length(text: TextConfig | RobertaConfig) -> int:
-    """The most tokens that a text may have."""
-    return text.max_position_embeddings - (text.pad_token_id + 1 if isinstance(text, RobertaConfig) else 0)
-
-
-def random_ids(
-    text: TextConfig | RobertaConfig, rng: np.random.Generator, real: np.ndarray, *, pad_with_end: bool
-) -> np.ndarray:
-    """Ids (b, t) that end each row's run of real tokens (b, t) with the end-of-text id, and nowhere before.
-
-    What is not real is padding: ids that may stand there, and in AltCLIP the one that does.
-    """
-    b, t = real.shape
-    last = t - 1 - real[:, ::-1].argmax(axis=1)
-    if isinstance(text, RobertaConfig):
-        ids = np.where(real, rng.integers(0, text.vocab_size, (b, t)), text.pad_token_id)
-        ids[np.arange(b), last] = text.eos_token_id
-        return ids
-    end = text.vocab_size - 1 if text.pools_largest_id else text.eos_token_id
-    ids = rng.integers(0, text.vocab_size - 1, (b, t))
-    ids += ids >= end  # any id but the end's
-    ids[np.arange(b), last] = end
-    after = np.arange(t) > last[:, None]
-    return np.where(after & pad_with_end, end, ids)
 
 
 @st.composite

@@ -73,7 +73,7 @@ def close(what: str, found: np.ndarray, expected: np.ndarray, tolerance: float, 
     error = np.abs(found.astype(np.float64) - expected)
     if seen is not None:
         error = np.where(seen, error, 0.0)
-    index = np.unravel_index(np.nan_to_num(error, nan=np.inf).argmax(), error.shape)
+    index = tuple(map(int, np.unravel_index(np.nan_to_num(error, nan=np.inf).argmax(), error.shape)))
     assert error[index] <= tolerance, f"{what} is off by {error[index]:.2g} at {index}, allowed are {tolerance:.2g}"
 
 
