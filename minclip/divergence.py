@@ -27,7 +27,7 @@ from minclip.layers import causal_mask, padding_mask
 from minclip.model import Model
 from minclip.towers import TowerOutput, end_of_text
 
-__all__ = ["STEP_TOLERANCES", "Divergence", "context_length", "first_divergence", "probe", "random_ids", "visible"]
+__all__ = ["STEP_TOLERANCES", "Divergence", "first_divergence", "probe", "random_ids", "visible"]
 
 STEP_TOLERANCES = {"float64": 1e-9, "float32": 2e-5, "float16": 2e-2, "bfloat16": 1e-1}
 """How far a step may be off, in units of its largest number, by the type it was computed in; the looser of two counts.
@@ -312,7 +312,7 @@ def probe(model: Model, *, image: ImageSource | None = None, text: str | None = 
     if text is not None:
         inputs |= model.processor(text=text)
     elif "text" in config.towers and config.text_config is not None:
-        t = min(16, context_length(config.text_config))
+        t = min(16, config.text_config.context_length)
         real = np.arange(t) < np.array([[t], [(t + 1) // 2]])  # (2, t)
         ids = random_ids(config.text_config, rng, real)
         inputs |= {"input_ids": ids, "attention_mask": real.astype(np.int64)}
@@ -323,11 +323,6 @@ def probe(model: Model, *, image: ImageSource | None = None, text: str | None = 
         shape = (1, vision.num_channels, vision.image_size, vision.image_size)
         inputs["pixel_values"] = rng.standard_normal(shape, dtype=np.float32)
     return inputs
-
-
-def context_length(text: TextConfig | RobertaConfig) -> int:
-    """The most tokens that a text may have."""
-    return text.max_position_embeddings - (text.pad_token_id + 1 if isinstance(text, RobertaConfig) else 0)
 
 
 def random_ids(

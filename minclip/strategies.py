@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from minclip.checkpoint import expected_shapes
 from minclip.config import ACTIVATIONS, FAMILIES, POSITION_TYPES, Config, RobertaConfig, VisionConfig
-from minclip.divergence import context_length, random_ids
+from minclip.divergence import random_ids
 from minclip.image import ImageProcessor
 from minclip.weights import BFLOAT16, Weights
 
@@ -218,7 +218,7 @@ def text_inputs(
     """
     text = config.text_config
     assert text is not None
-    t = draw(st.integers(1, context_length(text)))
+    t = draw(st.integers(1, text.context_length))
     b = batch or draw(st.integers(1, 4))
     padding = draw(st.sampled_from(paddings))
     pad_with_end, mask_type = draw(st.booleans()), draw(st.sampled_from(["int64", "int32", "bool"]))

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from minclip.backend import Backend
 from minclip.config import FAMILIES, Config, RobertaConfig, TextConfig
 from minclip.contrastive import logits_per_image, probabilities
-from minclip.divergence import STEP_TOLERANCES, Divergence, context_length, first_divergence, visible
+from minclip.divergence import STEP_TOLERANCES, Divergence, first_divergence, visible
 from minclip.errors import BackendError
 from minclip.image import ImageProcessor
 from minclip.strategies import (
@@ -56,6 +56,10 @@ __all__ = [
 ]  # fmt: skip
 
 WIDTHS = {"float64": 8, "float32": 8, "bfloat16": 32, "float16": 32}
+"""The least width of towers and embeddings by dtype. The tolerances are those of real models, where a unit vector has
+hundreds of channels. Measured with the torch backend, 250 to 800 random models each: bfloat16 is off by at most 0.037
+at widths 8 to 16, 0.013 at 16 to 32 and 0.0093 at 32 to 64; float16 by a tenth of that. Sharp attention and tiny
+variances make it no worse, so that half precision is tried with the same weights as float32."""
 RECORDS = st.fixed_dictionaries({"output_hidden_states": st.booleans(), "output_attentions": st.booleans()})
 SIZES = {"num_attention_heads": 3, "hidden_size": 12, "intermediate_size": 10, "num_hidden_layers": 1}
 TINY = RandomModel(
@@ -237,8 +241,8 @@ class BackendConformance:
             text, built = case.model.config.text_config, self.build(case.model)
             ids = case.inputs["input_ids"]
             assert text is not None
-            assume(ids.shape[1] < context_length(text))
-            more = min(3, context_length(text) - ids.shape[1])
+            assume(ids.shape[1] < text.context_length)
+            more = min(3, text.context_length - ids.shape[1])
             fill = {"input_ids": text.pad_token_id if isinstance(text, RobertaConfig) else 0}
             longer = {
                 name: np.pad(array, ((0, 0), (0, more)), constant_values=fill.get(name, 0))

@@ -17,7 +17,7 @@ from PIL import Image
 
 from minclip.backend import NumpyBackend, NumpyTowers
 from minclip.config import FAMILIES, Config, RobertaConfig
-from minclip.divergence import Divergence, context_length, first_divergence, probe
+from minclip.divergence import Divergence, first_divergence, probe
 from minclip.inputs import checked_ids
 from minclip.strategies import Case, RandomModel, cases, configs, single_towers
 from minclip.towers import end_of_text
@@ -385,7 +385,7 @@ def test_a_probe_is_something_that_the_model_accepts(config: Config) -> None:
     text = config.text_config
     if text is not None and "text" in config.towers:
         ids = checked_ids(given["input_ids"], config)
-        assert ids.shape[1] == min(16, context_length(text))
+        assert ids.shape[1] == min(16, text.context_length)
         if not isinstance(text, RobertaConfig):
             assert given["attention_mask"][[0, 1], end_of_text(ids, text)].all()
 
