@@ -36,6 +36,11 @@ class TestCpu(BackendConformance):
     dtypes = ("float32", "bfloat16", "float16")
 
 
+@pytest.mark.long
+class TestCpuLong(TestCpu):
+    examples = 100
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here; tests/gpu.py runs this where there is")
 class TestCuda(BackendConformance):
     backend = TorchBackend()
