@@ -19,12 +19,12 @@ import numpy as np
 from minclip.config import Config, RobertaConfig, TextConfig, VisionConfig
 from minclip.contrastive import unit
 from minclip.errors import BackendError
-from minclip.image import ImageProcessor
+from minclip.image import ImageProcessor, check_same_size
 from minclip.layers import Note, silent
 from minclip.towers import TowerOutput, causal_text_tower, head, roberta_text_tower, vision_tower
 from minclip.weights import Weights
 
-__all__ = ["Backend", "NumpyBackend", "Towers", "backends", "get_backend", "installed"]
+__all__ = ["Backend", "NumpyBackend", "Record", "Towers", "backends", "get_backend", "installed"]
 
 GROUP = "minclip.backends"
 
@@ -77,7 +77,7 @@ class Towers(Protocol):
         ...
 
     def join(self, arrays: Sequence[Any]) -> Any:
-        """The backend's arrays as one, along the first axis."""
+        """Several of the backend's arrays as one, along the first axis."""
         ...
 
     def to_numpy(self, array: Any) -> np.ndarray:
@@ -246,6 +246,7 @@ class NumpyTowers:
     def pixel_values(self, pixels: Sequence[np.ndarray], processor: ImageProcessor, *, resized: bool) -> np.ndarray:
         if not resized:
             pixels = [processor.pixels(picture) for picture in pixels]
+        check_same_size([picture.shape for picture in pixels])
         return processor.normalize(np.stack(pixels))
 
     def unit(self, embeds: np.ndarray) -> np.ndarray:

@@ -210,7 +210,7 @@ def read_config(folder: str | Path) -> Config:
         given = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; a checkpoint folder holds config.json beside its weights") from None
-    except (OSError, ValueError) as error:  # ValueError: broken JSON, or bytes that are not UTF-8
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: broken JSON, or bytes that are not UTF-8
         raise ConfigError(f"{path} cannot be read as JSON: {error}") from None
     return Config.from_dict(given, str(path))
 

@@ -22,7 +22,7 @@ import numpy as np
 from minclip.backend import Towers
 from minclip.config import Config, RobertaConfig, TextConfig
 from minclip.image import ImageSource
-from minclip.inputs import IMAGE_INPUTS, TEXT_INPUTS, checked_ids, checked_pixels, inputs_of
+from minclip.inputs import IMAGE_INPUTS, TEXT_INPUTS, checked_pixels, checked_text, inputs_of
 from minclip.layers import causal_mask, padding_mask
 from minclip.model import Model
 from minclip.towers import TowerOutput, end_of_text
@@ -143,7 +143,10 @@ def visible(tower: str, given: Mapping[str, Any], config: Config) -> Visible | N
     if tower == "vision":
         checked_pixels(np.asarray(given["pixel_values"]), config, bool(given.get("interpolate_pos_encoding")))
         return None
-    ids, mask = checked_ids(np.asarray(given["input_ids"]), config), given.get("attention_mask")
+    ids, mask = (
+        checked_text({"input_ids": np.asarray(given["input_ids"])}, config)["input_ids"],
+        given.get("attention_mask"),
+    )
     text = config.text_config
     assert text is not None
     b, t = ids.shape

@@ -24,7 +24,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from minclip.errors import ConfigError, ImageError
 from minclip.resize import resize_picture, resized_size
 
-__all__ = ["ImageProcessor", "ImageSource", "center_crop", "open_image", "to_rgb"]
+__all__ = ["ImageProcessor", "ImageSource", "center_crop", "check_same_size", "open_image", "to_rgb"]
 
 ImageSource: TypeAlias = str | os.PathLike[str] | IO[bytes] | Image.Image | np.ndarray
 
@@ -174,6 +174,13 @@ def check_affordable(height: int, width: int, what: str) -> None:
         )
 
 
+def check_same_size(shapes: Sequence[Sequence[int]]) -> None:
+    """Raises ImageError where pictures (h, w, c) of one batch differ in size."""
+    if len(sizes := {tuple(shape[:2]) for shape in shapes}) > 1:
+        found = ", ".join(f"{height}x{width}" for height, width in sorted(sizes)[:5])
+        raise ImageError(f"images differ in size (height x width: {found}); turn do_resize and do_center_crop on")
+
+
 @dataclass(frozen=True)
 class ImageProcessor:
     """What a checkpoint's `preprocessor_config.json` says, and the doing of it. The defaults are CLIP's.
@@ -286,9 +293,7 @@ class ImageProcessor:
                 rows.append(self.pixels(source))
             except ImageError as error:
                 raise ImageError(f"images[{i}]: {error}" if many else str(error)) from error
-        if len(sizes := {row.shape[:2] for row in rows}) > 1:
-            found = ", ".join(f"{height}x{width}" for height, width in sorted(sizes)[:5])
-            raise ImageError(f"images differ in size (height x width: {found}); turn do_resize and do_center_crop on")
+        check_same_size([row.shape for row in rows])
         return np.stack(rows)
 
     def picture(self, image: ImageSource) -> Image.Image:
@@ -367,7 +372,7 @@ def number(name: str, value: Any, *, positive: bool = False) -> float:
 def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as JSON: {one_line(error)}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} is not a JSON object")

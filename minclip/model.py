@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -14,26 +15,16 @@ from minclip import checkpoint
 from minclip.backend import Towers, get_backend
 from minclip.config import Config, TextConfig
 from minclip.contrastive import contrastive_loss, logits_per_image, probabilities, unit
-from minclip.errors import BackendError, CheckpointError, ImageError
+from minclip.errors import BackendError, CheckpointError, ConfigError, ImageError
 from minclip.image import ImageSource
-from minclip.inputs import IMAGE_INPUTS, TEXT_INPUTS, checked_ids, checked_pixels, checked_rows, inputs_of
-from minclip.pipeline import Progress, ahead, batched, default_workers
-from minclip.processor import Processor
+from minclip.inputs import IMAGE_INPUTS, TEXT_INPUTS, checked_pixels, checked_text, inputs_of
+from minclip.pipeline import Progress, batched
+from minclip.processor import Processor, prepared
+from minclip.ranking import Prediction, Ranking, checked_labels, checked_templates, rank, templated
 from minclip.towers import TowerOutput
 from minclip.weights import Weights
 
 __all__ = ["Model", "ModelOutput", "Prediction", "Ranking", "load", "zero_shot"]
-
-
-class Prediction(NamedTuple):
-    """A label and how probable it is among the labels it was ranked with."""
-
-    label: str
-    score: float
-
-
-Ranking: TypeAlias = list[Prediction]
-"""Best first."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +53,9 @@ class Model:
         self.towers = towers
         self.source = source
 
+    def __repr__(self) -> str:
+        return f"<minclip.Model {self.source}: {self.config.model_type}, {' and '.join(self.config.towers)} tower>"
+
     # --- answers ---------------------------------------------------------------------------------------------------
 
     def zero_shot(
@@ -80,15 +74,23 @@ class Model:
         for class names with CLIP, or several, whose unit vectors are averaged. top_k: keep that many.
         Raises ValueError for no labels, no image, or a template without `{}`; ImageError for an unreadable image.
         """
-        if isinstance(labels, str) or not len(labels):
-            raise ValueError(f"labels must be a list of at least one text, not {labels!r}")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k must be at least 1, not {top_k}")
-        text_embeds = self._label_embeds(labels, template)
-        image_embeds = self.encode_image(image, batch_size=batch_size)
-        scores = probabilities(logits_per_image(image_embeds, text_embeds, self.logit_scale))  # (b, n)
-        rankings = [_rank(labels, row, top_k) for row in scores]
+        found = checked_labels(labels)
+        label_embeds = self.label_embeds(found, template)
+        rankings = self.rank(self.encode_image(image, batch_size=batch_size), found, label_embeds, top_k=top_k)
         return rankings if _is_batch(image) else rankings[0]
+
+    def label_embeds(self, labels: Sequence[str], template: str | Sequence[str] | None = None) -> np.ndarray:
+        """Unit vectors of the labels (n, p): of each the mean over the templates, renormalized."""
+        found, templates = checked_labels(labels), checked_templates(template)
+        embeds = self.encode_text(templated(templates, found)).reshape(len(templates), len(found), -1)
+        return embeds[0] if len(templates) == 1 else unit(embeds.mean(axis=0))
+
+    def rank(
+        self, image_embeds: np.ndarray, labels: Sequence[str], label_embeds: np.ndarray, *, top_k: int | None = None
+    ) -> list[Ranking]:
+        """A ranking of the labels for each image, from unit vectors (b, p) and (n, p): what zero_shot ends with."""
+        scores = probabilities(logits_per_image(image_embeds, label_embeds, self.logit_scale))  # (b, n)
+        return [rank(labels, row, top_k) for row in scores]
 
     def classify(
         self, images: ImageSource | Sequence[ImageSource], *, top_k: int | None = None, batch_size: int = 32
@@ -101,7 +103,7 @@ class Model:
             raise CheckpointError(f"{self.source} has no image-classification head; use zero_shot with labels of yours")
         rows = self._encode_images(images, lambda out: out.logits, batch_size=batch_size, progress=False)
         labels = [self.config.id2label.get(i, f"LABEL_{i}") for i in range(rows.shape[1])]
-        rankings = [_rank(labels, row, top_k) for row in probabilities(rows)]
+        rankings = [rank(labels, row, top_k) for row in probabilities(rows)]
         return rankings if _is_batch(images) else rankings[0]
 
     def encode_image(
@@ -115,7 +117,7 @@ class Model:
         on_error: Callable[[int, ImageError], None] | None = None,
         native: bool = False,
     ) -> Any:
-        """Embed images: float32 (n, projection_dim), unit length, in the order given.
+        """Embed images: float32 (n, projection_dim), unit length, in the order given; float64 where computed in it.
 
         Pictures are decoded and resized in `workers` threads ahead of the towers; resize_on_device leaves the resize
         to the backend (the same bytes, for a device faster at it than the threads). on_error: told the index of an
@@ -169,8 +171,11 @@ class Model:
         return_loss: the contrastive loss, of as many texts as images. Raises ValueError naming what does not fit.
         """
         record = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        text = self._text(**inputs_of(inputs, TEXT_INPUTS), **record)
-        vision = self._vision(**inputs_of(inputs, IMAGE_INPUTS), **record)
+        pixels, texts = inputs_of(inputs, IMAGE_INPUTS), inputs_of(inputs, TEXT_INPUTS)
+        if "input_ids" not in texts and "inputs_embeds" not in texts:  # said before the other tower has run for nothing
+            raise ValueError("input_ids is missing; make them with model.processor(text=...)")
+        vision = self._vision(**pixels, **record)
+        text = self._text(**texts, **record)
         embeds = [self.towers.unit(self._embeds(out, kind)) for out, kind in ((vision, "image"), (text, "text"))]
         image_embeds, text_embeds = map(self.towers.to_numpy, embeds)
         logits = logits_per_image(image_embeds, text_embeds, self.logit_scale)
@@ -216,25 +221,14 @@ class Model:
 
     def _vision(self, pixel_values: Any = None, interpolate_pos_encoding: bool = False, **record: Any) -> TowerOutput:
         self._require("vision")
-        if pixel_values is None:
-            raise ValueError("pixel_values is missing; make them with model.processor(images=...)")
-        if isinstance(pixel_values, np.ndarray | list):
-            pixel_values = checked_pixels(np.asarray(pixel_values), self.config, interpolate_pos_encoding)
-        return self.towers.vision(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **record)
+        pixels = checked_pixels(pixel_values, self.config, interpolate_pos_encoding)
+        return self.towers.vision(pixels, interpolate_pos_encoding=interpolate_pos_encoding, **record)
 
-    def _text(self, input_ids: Any = None, attention_mask: Any = None, **rest: Any) -> TowerOutput:
+    def _text(self, **inputs: Any) -> TowerOutput:
         self._require("text")
-        if input_ids is None and (rest.get("inputs_embeds") is None or isinstance(self.config.text_config, TextConfig)):
-            raise ValueError("input_ids is missing; make them with model.processor(text=...)")
-        if isinstance(input_ids, np.ndarray | list):
-            input_ids = checked_ids(np.asarray(input_ids), self.config)
-        for name in ("position_ids", "token_type_ids"):
-            if rest.get(name) is not None:
-                rest[name] = checked_rows(name, rest[name], self.config)
-        shape = tuple((rest["inputs_embeds"] if input_ids is None else input_ids).shape[:2])
-        if attention_mask is not None and tuple(attention_mask.shape) != shape:
-            raise ValueError(f"attention_mask has shape {tuple(attention_mask.shape)}, the texts have {shape}")
-        return self.towers.text(input_ids, attention_mask, **rest)
+        record = {name: inputs.pop(name) for name in tuple(inputs) if name not in TEXT_INPUTS}
+        checked = {"input_ids": None, **checked_text(inputs, self.config)}
+        return self.towers.text(**checked, **record)
 
     def _require(self, tower: str) -> None:
         if tower not in self.config.towers:
@@ -250,18 +244,6 @@ class Model:
                 "its tower's own output is there with model.vision_tower(...) or model.text_tower(...)"
             )
         return output.embeds
-
-    def _label_embeds(self, labels: Sequence[str], template: str | Sequence[str] | None) -> np.ndarray:
-        """Unit vectors of the labels (n, p): each the mean over the templates, renormalized."""
-        templates = ["{}"] if template is None else [template] if isinstance(template, str) else list(template)
-        for form in templates:
-            if form.count("{}") != 1:
-                raise ValueError(f"template {form!r} must hold one {{}} for the label, as in 'a photo of a {{}}.'")
-        if not templates:
-            raise ValueError("template is an empty list; leave it out to use the labels as they stand")
-        texts = [form.replace("{}", label) for form in templates for label in labels]
-        embeds = self.encode_text(texts).reshape(len(templates), len(labels), -1)  # (templates, n, p)
-        return embeds[0] if len(templates) == 1 else unit(embeds.mean(axis=0))
 
     def _encode_images(
         self,
@@ -284,30 +266,33 @@ class Model:
         bar = Progress("images", len(batch), show=progress)
         processor = self.processor.image_processor
 
-        def prepare(numbered: tuple[int, ImageSource]) -> tuple[int, np.ndarray | ImageError]:
-            index, image = numbered
-            try:
-                return index, np.asarray(processor.picture(image)) if resize_on_device else processor.pixels(image)
-            except ImageError as error:
-                return index, ImageError(f"images[{index}]: {error}") if len(batch) > 1 else error
-
         def embed_all() -> Iterator[Any]:
-            threads = workers or default_workers()
             pending: list[np.ndarray] = []
-            for index, pixels in ahead(prepare, enumerate(batch), workers=threads, depth=2 * batch_size + threads):
+            depth = 0 if resize_on_device else 2 * batch_size  # whole photographs are too large to hold many
+            for index, pixels in prepared(batch, processor, workers=workers, depth=depth, resize=not resize_on_device):
                 if isinstance(pixels, np.ndarray):
                     pending.append(pixels)
-                elif on_error is None:
-                    raise pixels
-                else:
+                elif on_error is not None:
                     on_error(index, pixels)
                     bar.advance(1)
+                else:
+                    raise ImageError(f"images[{index}]: {pixels}") if len(batch) > 1 else pixels
                 if pending and (len(pending) == batch_size or index == len(batch) - 1):
                     values = self.towers.pixel_values(pending, processor, resized=not resize_on_device)
+                    self._check_processor(tuple(values.shape[2:]))
                     yield head(self._vision(values))
                     pending = []
 
         return self._collect(embed_all(), bar, native)
+
+    def _check_processor(self, made: tuple[int, ...]) -> None:
+        """Raises ConfigError where the image processor makes pictures that the vision tower does not take."""
+        side = self.config.vision_config.image_size if self.config.vision_config else 0
+        if made != (side, side):
+            raise ConfigError(
+                f"{self.source}: preprocessor_config.json makes images of {made[0]}x{made[1]}, the vision tower takes "
+                f"{side}x{side}; mend its crop_size, or call the model itself with interpolate_pos_encoding=True"
+            )
 
     def _collect(self, parts: Iterable[Any], bar: Progress, native: bool) -> Any:
         """Gather the batches' rows; where one fails for want of memory, hand out those before it with the error."""
@@ -319,6 +304,8 @@ class Model:
         except BackendError as error:
             error.finished = self.towers.to_numpy(self.towers.join(done)) if done else None
             raise
+        finally:
+            bar.close()
         if not done:  # every image was left out
             return np.zeros((0, self.config.projection_dim), np.float32)
         rows = self.towers.join(done)
@@ -358,10 +345,20 @@ def load(
     config, weights = checkpoint.read(folder)
     processor = Processor.from_folder(folder, config)
     towers = factory.build(config, weights, device=device, dtype=dtype, **options)
-    return Model(config, weights, processor, towers, str(source or folder))
+    return Model(config, weights, processor, towers, str(source))
 
 
-_load_once = lru_cache(maxsize=1)(load)
+@lru_cache(maxsize=1)
+def _load_once(source: str | Path | None, state: object, backend: str, device: str | None, dtype: str | None) -> Model:
+    """`load`, remembered while `state` stays as it is."""
+    return load(source, backend=backend, device=device, dtype=dtype)
+
+
+def _state(source: str | Path | None) -> object:
+    """Which folder a source names now, and when its files were written; None for what is no folder."""
+    if source is None or not os.path.isdir(source):
+        return None
+    return os.path.realpath(source), tuple(sorted((file.name, file.stat().st_mtime_ns) for file in os.scandir(source)))
 
 
 def zero_shot(
@@ -377,20 +374,15 @@ def zero_shot(
 ) -> Any:
     """Rank labels for an image, best first, or for each of a list: `load(model, ...).zero_shot(image, labels, ...)`.
 
-    The model loaded last is kept, so that calls in a row load it once.
+    The model loaded last is kept, so that calls in a row load it once; a folder that has changed is loaded again.
     """
     if not isinstance(model, Model):
-        model = _load_once(model, backend=backend, device=device, dtype=dtype)
+        model = _load_once(model, _state(model), backend, device, dtype)
     return model.zero_shot(image, labels, template=template, top_k=top_k)
 
 
 def _is_batch(images: Any) -> bool:
     return isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.ndim == 4)
-
-
-def _rank(labels: Sequence[str], scores: np.ndarray, top_k: int | None) -> Ranking:
-    order = np.argsort(-scores, kind="stable")[:top_k]
-    return [Prediction(labels[i], float(scores[i])) for i in order]
 
 
 def _check_batch_size(batch_size: int) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minclip.config import Config
-from minclip.errors import ConfigError, TokenizerError
-from minclip.image import ImageProcessor, ImageSource
+from minclip.errors import ConfigError, ImageError, TokenizerError
+from minclip.image import ImageProcessor, ImageSource, open_image, read_json
+from minclip.pipeline import ahead, default_workers
 from minclip.tokenizers import Tokenizer, find_tokenizer
 
-__all__ = ["Processor"]
+__all__ = ["Processor", "prepared"]
 
 
 class Processor:
@@ -45,8 +46,14 @@ class Processor:
         elif (folder / "open_clip_config.json").is_file():
             image_processor = _open_clip_processor(folder / "open_clip_config.json", side)
         length = 0 if text is None else text.context_length
-        if tokenizer is not None:
+        if tokenizer is not None and text is not None:
             length = min(length, tokenizer.max_length)
+            frame = max(tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+            if frame >= text.vocab_size:
+                raise TokenizerError(
+                    f"{folder}: the tokenizer frames texts with id {frame}, and config.json says vocab_size "
+                    f"{text.vocab_size}; these files are not of one checkpoint"
+                )
         return cls(tokenizer, image_processor, context_length=length, folder=folder)
 
     @property
@@ -93,15 +100,47 @@ class Processor:
 
 def _open_clip_processor(path: Path, side: int) -> ImageProcessor:
     """What the `preprocess_cfg` of open_clip's config asks for; where it is silent, CLIP's own."""
-    given = json.loads(path.read_text(encoding="utf-8")).get("preprocess_cfg") or {}
+    given = read_json(path).get("preprocess_cfg") or {}
+    if not isinstance(given, dict):
+        raise ConfigError(f"{path}: preprocess_cfg must be a JSON object, not {type(given).__name__}")
     mode, resample = given.get("resize_mode", "shortest"), given.get("interpolation", "bicubic")
     if mode not in ("shortest", "squash") or resample not in ("bicubic", "bilinear"):
         raise ConfigError(f"{path}: resize_mode {mode!r} with interpolation {resample!r} is not supported")
     square = {"height": side, "width": side}
     statistics = {f"image_{name}": given[name] for name in ("mean", "std") if name in given}
-    return ImageProcessor(
-        size=square if mode == "squash" else {"shortest_edge": side},
-        crop_size=square,
-        resample=3 if resample == "bicubic" else 2,
-        **statistics,
-    )
+    size = square if mode == "squash" else {"shortest_edge": side}
+    try:
+        return ImageProcessor(size=size, crop_size=square, resample=3 if resample == "bicubic" else 2, **statistics)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def prepared(
+    images: Sequence[ImageSource], processor: ImageProcessor, *, workers: int | None, depth: int, resize: bool
+) -> Iterator[tuple[int, np.ndarray | ImageError]]:
+    """Each image's index and bytes (h, w, 3), or the error that it gave, in order, made in threads ahead of the reader.
+
+    workers: how many threads, None for one a core. depth: how many images ahead of those in work. resize: whether to
+    resize and crop, too, or only to decode.
+    """
+    threads = default_workers() if workers is None else workers
+    if threads < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
+
+    def sources() -> Iterator[tuple[int, ImageSource | ImageError]]:
+        for index, image in enumerate(images):  # in one thread: two must not read one file or decode one picture
+            try:
+                yield index, image if isinstance(image, str | os.PathLike) else open_image(image)
+            except ImageError as error:
+                yield index, error
+
+    def prepare(numbered: tuple[int, ImageSource | ImageError]) -> tuple[int, np.ndarray | ImageError]:
+        index, image = numbered
+        if isinstance(image, ImageError):
+            return index, image
+        try:
+            return index, processor.pixels(image) if resize else np.asarray(processor.picture(image))
+        except ImageError as error:
+            return index, error
+
+    return ahead(prepare, sources(), workers=threads, depth=depth + threads)

@@ -39,7 +39,9 @@ def read_tensors(path: Path, skip: Callable[[str], bool] = lambda name: False) -
         with safe_open(str(path), framework="numpy"):  # the format's own library checks header, offsets and length
             pass
         with path.open("rb") as file:
-            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            mapping = mmap.mmap(
+                file.fileno(), 0, access=mmap.ACCESS_COPY
+            )  # a module trained on views of it never writes the file
         header, start = _header(mapping)
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
@@ -48,6 +50,7 @@ def read_tensors(path: Path, skip: Callable[[str], bool] = lambda name: False) -
             f"{path} is not a whole safetensors file ({_one_line(error)}); download or save it again"
         ) from None
     data = np.frombuffer(mapping, np.uint8)[start:]
+    data.flags.writeable = False
     tensors = {}
     for name, entry in header.items():
         if skip(name):

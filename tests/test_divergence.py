@@ -18,7 +18,7 @@ from PIL import Image
 from minclip.backend import NumpyBackend, NumpyTowers
 from minclip.config import FAMILIES, Config, RobertaConfig
 from minclip.divergence import Divergence, first_divergence, probe
-from minclip.inputs import checked_ids
+from minclip.inputs import checked_text
 from minclip.strategies import Case, RandomModel, cases, configs, single_towers
 from minclip.towers import end_of_text
 from minclip.truth import Built, truth
@@ -384,7 +384,7 @@ def test_a_probe_is_something_that_the_model_accepts(config: Config) -> None:
     assert ("input_ids" in given, "pixel_values" in given) == tuple(t in config.towers for t in ("text", "vision"))
     text = config.text_config
     if text is not None and "text" in config.towers:
-        ids = checked_ids(given["input_ids"], config)
+        ids = checked_text({"input_ids": given["input_ids"]}, config)["input_ids"]
         assert ids.shape[1] == min(16, text.context_length)
         if not isinstance(text, RobertaConfig):
             assert given["attention_mask"][[0, 1], end_of_text(ids, text)].all()

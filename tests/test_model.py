@@ -293,6 +293,15 @@ def pixels(*shape: int, fill: float = 0.0, dtype: type = np.float32) -> dict[str
             ValueError,
             r"\(1, 2\)",
         ),
+        (lambda m: m.get_text_features(input_ids=[[5]], position_ids=[[-1]]), ValueError, "hold -1"),
+        (lambda m: m.get_text_features(input_ids=[[5]], position_ids=[[0.5]]), ValueError, "float64"),
+        (lambda m: m.get_text_features(input_ids=[[5, 6], [7]]), ValueError, "rows differ in length"),
+        (lambda m: m.get_text_features(input_ids=[[5]], head_mask=np.ones(3)), ValueError, r"expected \(1, 4\)"),
+        (lambda m: m.get_text_features(input_ids=[[5]], inputs_embeds=np.ones((1, 1, 3))), ValueError, "inputs_embeds"),
+        (lambda m: m.zero_shot(GREY, ["a", 3]), ValueError, "3 is of type int"),
+        (lambda m: m.zero_shot(GREY, LABELS, template=[3]), ValueError, "template 3"),
+        (lambda m: m.zero_shot(GREY, LABELS, top_k=1.5), ValueError, "top_k"),
+        (lambda m: m.encode_image([GREY], workers=0), ValueError, "workers"),
         (lambda m: m(), ValueError, "input_ids is missing"),
         (lambda m: m.processor(), ValueError, "nothing"),
     ],
@@ -309,6 +318,108 @@ def test_a_long_text_is_truncated_with_its_end_token(model: minclip.Model) -> No
     assert ids[0, -1] == model.processor.tokenizer.eos_token_id
     with pytest.raises(minclip.TokenizerError, match="202 tokens"):
         model.processor(text="red " * 200, truncation=False)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "file object"])
+def test_one_picture_many_times_in_a_batch_is_no_race(model: minclip.Model, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "picture"
+    draw("a blue square", np.random.default_rng(0), side=300).save(path, format="PNG" if kind == "PNG" else "JPEG")
+    expected = model.encode_image(path)
+    with path.open("rb") as file:
+        for _ in range(5):
+            source = file if kind == "file object" else Image.open(path)
+            found = model.encode_image([source] * 12, workers=6, batch_size=12)
+            np.testing.assert_allclose(found, np.repeat(expected, 12, axis=0), atol=1e-5)
+
+
+def test_the_one_liner_sees_that_a_folder_has_changed(miniature: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(miniature, tmp_path / "model")
+    picture = draw("a red circle", np.random.default_rng(0))
+    before = minclip.zero_shot(picture, LABELS, model=folder)
+    assert minclip.zero_shot(picture, LABELS, model=folder) == before
+    other = transformers.CLIPModel.from_pretrained(folder)
+    other.visual_projection.weight.data.neg_()
+    other.save_pretrained(folder)
+    assert minclip.zero_shot(picture, LABELS, model=folder) != before
+    shutil.rmtree(folder)
+    with pytest.raises(minclip.CheckpointError, match="no folder"):
+        minclip.zero_shot(picture, LABELS, model=folder)
+
+
+def test_a_processor_that_does_not_fit_the_tower_is_named(miniature: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(miniature, tmp_path / "model")
+    written = json.loads((folder / "preprocessor_config.json").read_text())
+    written["crop_size"] = {"height": 48, "width": 48}
+    (folder / "preprocessor_config.json").write_text(json.dumps(written))
+    model = minclip.load(folder)
+    with pytest.raises(minclip.ConfigError, match=r"preprocessor_config\.json makes images of 48x48"):
+        model.encode_image(GREY)
+    values = model.processor(images=GREY)["pixel_values"]
+    assert model.get_image_features(pixel_values=values, interpolate_pos_encoding=True).shape == (1, 32)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_pictures_of_different_sizes_are_named(miniature: Path, tmp_path: Path, on_device: bool) -> None:
+    folder = shutil.copytree(miniature, tmp_path / "model")
+    written = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps({**written, "do_center_crop": False}))
+    given = [np.zeros((32, 64, 3), np.uint8), np.zeros((64, 32, 3), np.uint8)]
+    for backend in ("numpy", "torch"):
+        with pytest.raises(minclip.ImageError, match="32x64, 64x32"):
+            minclip.load(folder, backend=backend).encode_image(given, resize_on_device=on_device)
+
+
+def test_a_tokenizer_of_another_checkpoint_is_refused(miniature: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(miniature, tmp_path / "model")
+    vocab = json.loads((folder / "vocab.json").read_text())
+    vocab["<|endoftext|>"] = 5000
+    (folder / "vocab.json").write_text(json.dumps(vocab))
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(minclip.TokenizerError, match="id 5000"):
+        minclip.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{bad", "JSON"),
+        ("[1]", "JSON object"),
+        ('{"preprocess_cfg": [1]}', "preprocess_cfg"),
+        ('{"preprocess_cfg": {"mean": "x"}}', "image_mean"),
+        ('{"preprocess_cfg": {"resize_mode": "longest"}}', "longest"),
+    ],
+)
+def test_a_broken_open_clip_config_is_named(miniature: Path, tmp_path: Path, content: str, words: str) -> None:
+    folder = shutil.copytree(miniature, tmp_path / "model")
+    (folder / "preprocessor_config.json").unlink()
+    (folder / "open_clip_config.json").write_text(content)
+    with pytest.raises(minclip.ConfigError, match=rf"open_clip_config\.json.*{words}"):
+        minclip.load(folder)
+
+
+def test_open_clips_preprocessing_is_read(miniature: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(miniature, tmp_path / "model")
+    (folder / "preprocessor_config.json").unlink()
+    asked = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "resize_mode": "squash", "interpolation": "bilinear"}
+    (folder / "open_clip_config.json").write_text(json.dumps({"preprocess_cfg": asked}))
+    found = minclip.load(folder).processor.image_processor
+    assert (found.size, found.resample) == ({"height": 32, "width": 32}, 2)
+    assert (found.image_mean, found.image_std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+
+
+def test_hopelessly_nested_json_is_one_line(miniature: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json"):
+        folder = shutil.copytree(miniature, tmp_path / name)
+        (folder / name).write_text("[" * 200_000)
+        with pytest.raises(minclip.MinclipError, match=name):
+            minclip.load(folder)
+
+
+def test_lists_are_taken_for_arrays(model: minclip.Model) -> None:
+    ids = model.processor(text=LABELS)["input_ids"]
+    expected = model.get_text_features(input_ids=ids)
+    mask = np.ones_like(ids).tolist()
+    np.testing.assert_array_equal(model.get_text_features(input_ids=ids.tolist(), attention_mask=mask), expected)
 
 
 def test_no_model_is_bundled_yet_and_the_error_says_what_to_name() -> None:

@@ -247,6 +247,22 @@ def test_weights_are_views_of_the_file_where_the_type_allows(miniature: Path) ->
     assert dict(module.named_parameters())[name].data_ptr() == model.weights[name].ctypes.data
 
 
+def test_training_a_loaded_checkpoint_leaves_its_file_alone(miniature: Path) -> None:
+    before = (miniature / "model.safetensors").read_bytes()
+    model = minclip.load(miniature)
+    module = Clip(model.config)
+    load_weights(module, model.weights)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    ids = torch.from_numpy(model.processor(text=captions())["input_ids"])
+    image, text = module(ids, torch.randn(len(ids), 3, 32, 32))
+    F.cross_entropy(image @ text.T, torch.arange(len(ids))).backward()
+    name = "vision_model.encoder.layers.0.mlp.fc1.weight"
+    untrained = dict(module.named_parameters())[name].detach().clone()
+    optimizer.step()
+    assert not torch.equal(dict(module.named_parameters())[name], untrained)
+    assert (miniature / "model.safetensors").read_bytes() == before
+
+
 @pytest.mark.parametrize("stored", ["float16", "bfloat16", "float64"])
 def test_stored_types_are_widened_as_the_reference_does(stored: str) -> None:
     config = small_config("clip")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from minclip.image import ImageProcessor
+from minclip.image import ImageProcessor, check_same_size
 from minclip.resize import FRACTION_BITS, filter_bank, resized_size
 
 __all__ = ["normalize", "resize", "resize_and_crop", "upload"]
@@ -25,13 +25,17 @@ def upload(pixels: Sequence[np.ndarray], device: torch.device) -> Tensor:
 
     Towards CUDA through page-locked memory, without waiting for the copy to end.
     """
+    check_same_size([picture.shape for picture in pixels])
     pinned = device.type == "cuda"
     batch = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8, pin_memory=pinned)
     np.stack(pixels, out=batch.numpy())
     return batch.to(device, non_blocking=pinned)
 
 
-@lru_cache(maxsize=256)
+AT_ONCE = 1 << 24  # pixels resized in one go: in float64 their channels take 400 MB of the device
+
+
+@lru_cache(maxsize=32)
 def resize_matrix(n_in: int, n_out: int, resample: int, device: torch.device) -> Tensor:
     """One pass as a matrix (n_out, n_in), float64, in units of 2^-22."""
     starts, weights = filter_bank(n_in, n_out, resample)
@@ -63,14 +67,18 @@ def resize_and_crop(pixels: Sequence[np.ndarray], processor: ImageProcessor, dev
         groups.setdefault(picture.shape, []).append(i)
     done: list[Tensor | None] = [None] * len(pixels)
     for (height, width, _), members in groups.items():
-        batch = upload([pixels[i] for i in members], device)
-        if processor.do_resize:
-            batch = resize(batch, resized_size(processor.size, height, width), processor.resample)
-        if processor.do_center_crop:
-            batch = center_crop(batch, processor.crop_size["height"], processor.crop_size["width"])
-        for i, picture in zip(members, batch, strict=True):
-            done[i] = picture
-    return torch.stack([picture for picture in done if picture is not None])
+        at_once = max(1, AT_ONCE // (height * width))
+        for part in (members[i : i + at_once] for i in range(0, len(members), at_once)):
+            batch = upload([pixels[i] for i in part], device)
+            if processor.do_resize:
+                batch = resize(batch, resized_size(processor.size, height, width), processor.resample)
+            if processor.do_center_crop:
+                batch = center_crop(batch, processor.crop_size["height"], processor.crop_size["width"])
+            for i, picture in zip(part, batch, strict=True):
+                done[i] = picture
+    finished = [picture for picture in done if picture is not None]
+    check_same_size([tuple(picture.shape) for picture in finished])
+    return torch.stack(finished)
 
 
 def center_crop(pixels: Tensor, height: int, width: int) -> Tensor:

@@ -105,6 +105,14 @@ class SentencePieceTokenizer(Tokenizer):
             Path(folder).mkdir(parents=True, exist_ok=True)
             for name, data in self._files.items():
                 (Path(folder) / name).write_bytes(data)
+            stale = [
+                "vocab.json",
+                "merges.txt",
+                "tokenizer.json",
+                *(path.name for path in Path(folder).glob("*.model")),
+            ]
+            for name in set(stale) - set(self._files):  # another tokenizer's, which would speak for this one
+                (Path(folder) / name).unlink(missing_ok=True)
         except OSError as error:
             raise TokenizerError(f"{folder}: cannot be written ({error.strerror}); save to another folder") from None
 
