@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from minclip import checkpoint
+from minclip import __version__, checkpoint
 from minclip.backend import backends, installed
 from minclip.errors import BackendError, ImageError, MinclipError
 from minclip.model import Model, Ranking, load
+from minclip.pipeline import batched
+from minclip.safetensors_file import replacing
+from minclip.weights import BFLOAT16
 
 __all__ = ["main"]
 
 BAR = 30  # characters of a score's bar
+CLEAR_LINE = "\r\x1b[K"
+AT_A_TIME = 32  # pictures ranked before their rankings are printed
+UNDECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow knows, but cannot decode by itself
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit code: 0, 1 where some images were skipped, 2 where nothing could be done."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a label that the terminal cannot show costs no ranking
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
-        code: int = options.run(options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # at twice the size it is an error
+            code: int = options.run(options)
         sys.stdout.flush()
     except (MinclipError, ValueError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
@@ -45,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="minclip", description="CLIP in NumPy: rank labels for pictures, embed pictures."
     )
+    top.add_argument("--version", action="version", version=f"minclip {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: object, summary: str) -> argparse.ArgumentParser:
@@ -61,7 +75,8 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--dtype", help="in which numbers, such as float32 or bfloat16 (default: the backend's)")
 
     made = command("zero-shot", zero_shot, "Rank labels for pictures.")
-    made.add_argument("images", nargs="+", metavar="IMAGE", help="picture file")
+    made.usage = "minclip zero-shot IMAGE [IMAGE ...] --labels LABEL [LABEL ...] [--model MODEL] [...]"
+    made.add_argument("images", nargs="*", metavar="IMAGE", help="picture file; all of them come before --labels")
     made.add_argument("--labels", nargs="+", required=True, metavar="LABEL", help="what might be in the pictures")
     made.add_argument(
         "--template", action="append", metavar="TEXT", help="sentence with {} for the label; may be repeated"
@@ -90,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--text", metavar="TEXT", help="a text to compare on (default: random ids)")
 
     made = command("demo", demo, "Make a small checkpoint on the spot and rank labels for drawings with it.")
-    made.add_argument("--keep", metavar="FOLDER", help="leave the checkpoint and the drawings there")
+    made.add_argument("--keep", metavar="FOLDER", help="leave the checkpoint and the drawings there; new or empty")
 
     command("backends", list_backends, "List what can compute here, and on which devices.")
     return top
@@ -103,20 +118,36 @@ def load_model(options: argparse.Namespace) -> Model:
 
 def zero_shot(options: argparse.Namespace) -> int:
     """Rank labels for each picture; a picture that cannot be read is reported and the rest goes on."""
+    if not options.images:
+        raise ValueError("no picture was named; pictures come before --labels, which takes all words that follow it")
     model = load_model(options)
+    label_embeds = model.label_embeds(options.labels, options.template)
     unreadable = 0
-    for path in options.images:
-        try:
-            ranking = model.zero_shot(path, options.labels, template=options.template, top_k=options.top_k)
-        except ImageError as error:
-            unreadable += 1
-            print(f"minclip: {error}", file=sys.stderr)
-            continue
-        if options.json:
-            print(json.dumps({"image": path, "predictions": [p._asdict() for p in ranking]}, ensure_ascii=False))
-        else:
-            show(path, ranking)
+    skipped: set[int] = set()
+
+    def report(index: int, error: ImageError) -> None:
+        skipped.add(index)
+        print(f"minclip: {error}", file=sys.stderr)
+
+    for paths in batched(options.images, AT_A_TIME):
+        skipped.clear()
+        image_embeds = model.encode_image(paths, batch_size=AT_A_TIME, on_error=report)
+        rankings = model.rank(image_embeds, options.labels, label_embeds, top_k=options.top_k)
+        readable = [path for i, path in enumerate(paths) if i not in skipped]
+        for path, ranking in zip(readable, rankings, strict=True):
+            if options.json:
+                write_json(path, ranking)
+            else:
+                show(path, ranking)
+        sys.stdout.flush()
+        unreadable += len(skipped)
     return failed(unreadable, len(options.images))
+
+
+def write_json(path: str, ranking: Ranking) -> None:
+    """One line of JSON, in letters of any script where stdout takes them."""
+    line = {"image": path, "predictions": [prediction._asdict() for prediction in ranking]}
+    print(json.dumps(line, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
 
 
 def show(path: str, ranking: Ranking) -> None:
@@ -131,47 +162,60 @@ def show(path: str, ranking: Ranking) -> None:
 
 
 def embed(options: argparse.Namespace) -> int:
-    """Embed all pictures; those that cannot be read are reported, skipped and counted in the exit code."""
+    """Embed all pictures; those that cannot be read are reported, skipped and counted in the exit code.
+
+    The output is opened before the work begins and takes its place when it is complete, or not at all.
+    """
     output = Path(options.output)
     if not output.parent.is_dir():
         raise ValueError(f"{output.parent} is not a folder, so {output.name} cannot be written there; make it first")
+    if output.exists() and not output.is_file():
+        raise ValueError(f"{output} is {'a folder' if output.is_dir() else 'no file'}; name the .npz file to write")
     paths = pictures(options.images)
-    model = load_model(options)
     skipped: list[int] = []
+    on_terminal = sys.stderr.isatty()
 
     def report(index: int, error: ImageError) -> None:
         skipped.append(index)
-        print(f"\nminclip: skipped: {error}" if sys.stderr.isatty() else f"minclip: skipped: {error}", file=sys.stderr)
+        print(f"{CLEAR_LINE if on_terminal else ''}minclip: skipped: {error}", file=sys.stderr)
 
-    show_bar = sys.stderr.isatty()
-    try:
-        embeds = model.encode_image(paths, batch_size=options.batch_size, progress=show_bar, on_error=report)
-    except BackendError as error:
-        if error.finished is not None:  # what is done is kept
-            kept = [path for i, path in enumerate(paths) if i not in skipped][: len(error.finished)]
-            write(output, error.finished, kept)
-            print(f"minclip: wrote the {len(kept)} pictures done before the failure to {output}", file=sys.stderr)
-        raise
-    kept = [path for i, path in enumerate(paths) if i not in skipped]
-    if kept:
-        write(output, embeds, kept)
-        print(f"wrote {len(kept)} embeddings of {embeds.shape[1]} numbers to {output}", file=sys.stderr)
+    failure: BackendError | None = None
+    with naming(output), replacing(output) as file:
+        model = load_model(options)
+        try:
+            embeds = model.encode_image(paths, batch_size=options.batch_size, progress=on_terminal, on_error=report)
+        except BackendError as error:
+            if error.finished is None:
+                raise
+            failure, embeds = error, error.finished  # what is done is kept
+        kept = [path for i, path in enumerate(paths) if i not in skipped][: len(embeds)]
+        if not kept:
+            raise ValueError(f"none of the {len(paths)} pictures could be read, so {output} was not written")
+        np.savez(file, embeds=embeds, paths=np.array(kept))
+    print(f"wrote {len(kept)} embeddings of {embeds.shape[1]} numbers to {output}", file=sys.stderr)
+    if failure is not None:
+        raise failure
     return failed(len(skipped), len(paths))
 
 
-def write(output: Path, embeds: np.ndarray, paths: list[str]) -> None:
-    """Write the .npz beside its name first, so that an interrupted run leaves no half file."""
-    partial = output.with_name(output.name + ".partial")
-    with partial.open("wb") as file:
-        np.savez(file, embeds=embeds, paths=np.array(paths))
-    partial.replace(output)
+@contextmanager
+def naming(output: Path) -> Iterator[None]:
+    """Makes the disk's errors name the file that the user named, not the temporary one beside it.
+
+    Reading models and pictures raises errors of minclip's own, so an OSError comes from writing.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{output} cannot be written: {error.strerror or error}") from None
 
 
 def pictures(given: Sequence[str]) -> list[str]:
     """The files given, and for each folder the picture files below it, sorted. Raises ValueError for an empty one."""
     found: list[str] = []
     Image.init()
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    decoded = Image.OPEN.keys() - UNDECODED
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in decoded}
     for item in given:
         path = Path(item)
         if not path.is_dir():
@@ -197,24 +241,28 @@ def info(options: argparse.Namespace) -> int:
     config, weights = checkpoint.read(folder)
     stored = {name: weights.stored(name) for name in weights}
     total = sum(tensor.size for tensor in stored.values())
+    types = sorted({"bfloat16" if tensor.dtype == BFLOAT16 else tensor.dtype.name for tensor in stored.values()})
     print(f"{folder}\n  family      {config.model_type}: {' and '.join(config.towers)} tower")
     for name, tower in (("text", config.text_config), ("vision", config.vision_config)):
         if tower is not None and name in config.towers:
             count = sum(tensor.size for key, tensor in stored.items() if key.startswith(f"{name}_model."))
+            layers = f"{tower.num_hidden_layers} layer{'s' if tower.num_hidden_layers != 1 else ''}"
             print(
-                f"  {name:<11} {tower.num_hidden_layers} layers, width {tower.hidden_size}, "
+                f"  {name:<11} {layers}, width {tower.hidden_size}, "
                 f"{tower.num_attention_heads} heads, {tower.hidden_act}, {count:,} parameters"
             )
-    if config.vision_config is not None:
+    if config.vision_config is not None and "vision" in config.towers:
         print(f"  images      {config.vision_config.image_size} px in patches of {config.vision_config.patch_size}")
     if config.text_config is not None and "text" in config.towers:
         text = config.text_config
-        print(f"  texts       {text.vocab_size:,} tokens, at most {text.max_position_embeddings} positions")
+        print(f"  texts       {text.context_length} tokens at most, from a vocabulary of {text.vocab_size:,}")
     if config.has_projection:
         print(f"  space       {config.projection_dim} dimensions")
-    print(f"  parameters  {total:,}, {4 * total / 2**20:,.1f} MiB in float32")
-    for path in checkpoint.weight_files(folder):
-        print(f"  file        {path.name}, {path.stat().st_size / 2**20:,.1f} MiB")
+    print(f"  parameters  {total:,}, stored as {' and '.join(types)}; {4 * total / 2**20:,.1f} MiB in float32")
+    small = {path for pattern in checkpoint.SMALL_FILES for path in folder.glob(pattern)}
+    for path in [*checkpoint.weight_files(folder), *sorted(small)]:
+        size = path.stat().st_size / 2**10
+        print(f"  file        {path.name}, {f'{size:,.1f} KiB' if size < 2**10 else f'{size / 2**10:,.1f} MiB'}")
     return 0
 
 
@@ -233,6 +281,8 @@ def demo(options: argparse.Namespace) -> int:
     """The main job from nothing: make a checkpoint, draw pictures, rank what they might show."""
     from minclip import miniature
 
+    if options.keep and Path(options.keep).is_dir() and any(Path(options.keep).iterdir()):
+        raise ValueError(f"folder {options.keep} is not empty, and demo overwrites nothing; name a new one")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(options.keep or scratch)
         print("making a small checkpoint: random towers, projections solved by least squares; it knows 4 colours and")
@@ -255,7 +305,3 @@ def list_backends(options: argparse.Namespace) -> int:
         backend = import_it() if name not in working else None
         print(f"{name:<10} {', '.join(working[name]) if name in working else backend}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

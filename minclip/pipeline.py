@@ -18,8 +18,9 @@ Result = TypeVar("Result")
 
 
 def default_workers() -> int:
-    """Threads that decode pictures: one a core, but not so many that they fight over memory."""
-    return min(16, os.cpu_count() or 1)
+    """Threads that decode pictures: one a core that is ours, but not so many that they fight over memory."""
+    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(16, ours)
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, depth: int) -> Iterator[Result]:
@@ -56,6 +57,7 @@ class Progress:
         self.done = 0
         self._stream = (sys.stderr if stream is None else stream) if show else None
         self._start = self._drawn = time.monotonic()
+        self._line_open = False
 
     def advance(self, count: int) -> None:
         """Say that `count` more items are done; redrawn ten times a second at most, and at the end."""
@@ -64,11 +66,19 @@ class Progress:
         if self._stream is None or (now - self._drawn < 0.1 and self.done < self.total):
             return
         self._drawn = now
+        self._line_open = self.done < self.total
         share = self.done / self.total if self.total else 1.0
         bar = "#" * round(self.WIDTH * share)
         rate = self.done / max(now - self._start, 1e-9)
-        end = "\n" if self.done >= self.total else ""
+        end = "" if self._line_open else "\n"
         self._stream.write(
             f"\r{self.label} {share:4.0%} |{bar:<{self.WIDTH}}| {self.done}/{self.total} {rate:.1f}/s{end}"
         )
         self._stream.flush()
+
+    def close(self) -> None:
+        """End the bar's line, where one was drawn and the run stopped before its end."""
+        if self._stream is not None and self._line_open:
+            self._line_open = False
+            self._stream.write("\n")
+            self._stream.flush()
