@@ -177,6 +177,7 @@ class NumpyTowers:
         output_attentions: bool = False,
         note: Note | None = None,
     ) -> TowerOutput:
+        """See `Towers.vision`."""
         config = self.config.vision_config
         assert isinstance(config, VisionConfig)
         record = Record(output_hidden_states, output_attentions, note)
@@ -212,6 +213,7 @@ class NumpyTowers:
         output_attentions: bool = False,
         note: Note | None = None,
     ) -> TowerOutput:
+        """See `Towers.text`."""
         config = self.config.text_config
         record = Record(output_hidden_states, output_attentions, note)
         given = {"inputs_embeds": inputs_embeds, "head_mask": head_mask}

@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
 
     def model_options(made: argparse.ArgumentParser) -> None:
         made.add_argument(
-            "--model", metavar="MODEL", help="checkpoint folder, or hub id such as openai/clip-vit-base-patch32"
+            "--model", metavar="MODEL", help="checkpoint folder, or hub id such as openai/clip-vit-large-patch14"
         )
         made.add_argument("--backend", default="numpy", help="what computes (default: numpy; see minclip backends)")
         made.add_argument("--device", help="where, such as cuda (default: the backend's first)")
