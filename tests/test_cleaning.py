@@ -23,7 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minclip.errors import TokenizerError
-from minclip.tokenizers.cleaning import AddedToken, AddedTokenCutter, clean, is_plain, split_words
+from minclip.tokenizers.added_tokens import AddedToken
+from minclip.tokenizers.cleaning import AddedTokenCutter, clean, is_plain, split_words
 
 PRINTABLE = st.text(st.sampled_from([chr(code) for code in range(32, 127) if chr(code) != "&"]), max_size=60)
 MARKS = st.deferred(lambda: st.sampled_from(sorted(left_in_place_by_rust())))

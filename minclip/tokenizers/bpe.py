@@ -18,6 +18,7 @@ from pathlib import Path
 import regex
 
 from minclip.errors import TokenizerError
+from minclip.tokenizers.added_tokens import AddedToken
 from minclip.tokenizers.batch import Tokenizer
 from minclip.tokenizers.bpe_files import (
     END_OF_WORD,
@@ -31,7 +32,7 @@ from minclip.tokenizers.bpe_files import (
     read_openai,
     write_folder,
 )
-from minclip.tokenizers.cleaning import FRAMES, AddedToken, AddedTokenCutter, Cleaning, clean, is_plain, split_words
+from minclip.tokenizers.cleaning import FRAMES, AddedTokenCutter, Cleaning, clean, is_plain, split_words
 
 __all__ = ["AddedToken", "BPETokenizer", "merge", "merge_long", "spell", "train_merges"]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from minclip.errors import TokenizerError
-from minclip.tokenizers.cleaning import AddedToken
+from minclip.tokenizers.added_tokens import AddedToken
 
 __all__ = ["BPEFiles", "MergeError", "byte_symbols", "check_fit", "read_folder", "read_openai", "write_folder"]
 

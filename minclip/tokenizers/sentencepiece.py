@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from minclip.errors import TokenizerError
-from minclip.tokenizers.added_tokens import AddedTokenFinder
+from minclip.tokenizers.added_tokens import AddedToken, AddedTokenFinder
 from minclip.tokenizers.batch import Tokenizer
-from minclip.tokenizers.cleaning import AddedToken
 from minclip.tokenizers.segmentation import Span
 from minclip.tokenizers.sentencepiece_model import SentencePieceModel
 from minclip.tokenizers.tokenizer_json import TokenizerJSON

@@ -20,8 +20,7 @@ from typing import Any, NoReturn
 import regex
 
 from minclip.errors import TokenizerError
-from minclip.tokenizers.added_tokens import WHITE_SPACE, AddedTokenFinder
-from minclip.tokenizers.cleaning import AddedToken
+from minclip.tokenizers.added_tokens import WHITE_SPACE, AddedToken, AddedTokenFinder
 from minclip.tokenizers.normalizer import CharacterMap
 from minclip.tokenizers.segmentation import Span
 from minclip.tokenizers.tokenizer_json_models import make_decoder, make_model
