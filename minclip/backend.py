@@ -189,13 +189,16 @@ class NumpyTowers:
             note=record.note,
         )
         embeds = head("visual_projection", pooled, self.weights)
+        logits = None
+        if self.config.is_classifier:
+            logits = head("classifier", state[:, 1:].mean(axis=1), self.weights)  # (b, classes), of the mean patch
         if embeds is not None:
             record.note("projection", embeds)
         return TowerOutput(
             last_hidden_state=state,
             pooler_output=pooled,
             embeds=embeds,
-            logits=head("classifier", state[:, 1:].mean(axis=1), self.weights),  # (b, classes), of the mean patch
+            logits=logits,
             hidden_states=record.hidden_states,
             attentions=record.attentions,
         )

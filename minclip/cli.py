@@ -285,8 +285,8 @@ def demo(options: argparse.Namespace) -> int:
         raise ValueError(f"folder {options.keep} is not empty, and demo overwrites nothing; name a new one")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(options.keep or scratch)
-        print("making a small checkpoint: random towers, projections solved by least squares; it knows 4 colours and")
-        print("3 shapes, drawn as below, and nothing else. For the world outside, name a real one with --model.\n")
+        print("making a small checkpoint: random towers, projections solved by least squares; it knows 4 colours and,")
+        print("mostly, 3 shapes, drawn as below, and nothing else. For the world outside, name a real one: --model.\n")
         model = load(miniature.make(folder))
         rng = np.random.default_rng(2021)
         for caption in ("a red circle", "a blue square", "a yellow triangle"):

@@ -62,6 +62,7 @@ class _Unigram:
         self._lexicon = Lexicon({piece: i for piece, i in self.ids.items() if piece} if "" in self.ids else self.ids)
 
     def cut(self, word: str) -> list[Span]:
+        """The best-scored cut of a word (Viterbi): (id, start, end) of each piece, a run of unknowns being one."""
         spans: list[Span] = []
         run = -1  # where a run of unknown characters began
         unknown = -1 if self._unknown is None else self._unknown
@@ -116,6 +117,7 @@ class _BPE:
         self._byte_ids = _byte_ids(self.ids) if spec.get("byte_fallback") else None
 
     def cut(self, word: str) -> list[Span]:
+        """A word's characters, merged by rank: (id, start, end) of each piece."""
         if self._whole and word in self.ids:
             return [(self.ids[word], 0, len(word))]
         symbols: list[Span] = []
