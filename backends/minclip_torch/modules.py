@@ -279,6 +279,12 @@ class Clip(nn.Module):
         self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Unit vectors of the images (b, p) and of the texts (n, p), in float32: what the contrastive loss takes."""
-        image = self.visual_projection(self.vision_model(pixel_values)[1])
-        text = self.text_projection(self.text_model(input_ids, attention_mask)[1])
-        return F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
+        return self.embed_images(pixel_values), self.embed_texts(input_ids, attention_mask)
+
+    def embed_images(self, pixel_values: Tensor) -> Tensor:
+        """Unit vectors (b, p) of pixels (b, c, height, width)."""
+        return F.normalize(self.visual_projection(self.vision_model(pixel_values)[1]).float(), dim=-1)
+
+    def embed_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Unit vectors (n, p) of ids (n, t)."""
+        return F.normalize(self.text_projection(self.text_model(input_ids, attention_mask)[1]).float(), dim=-1)
