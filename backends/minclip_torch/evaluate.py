@@ -1,0 +1,154 @@
+"""How good a checkpoint is on a held-out set of named pictures.
+
+    python -m minclip_torch.evaluate MODEL DATA.jsonl [--set everyday] [--languages en fr] [--card README.md]
+
+Zero-shot: each picture against all names of a language, one class a name (Radford et al. 2021, section 3.1), top-1 and
+top-5. Retrieval: the rank of what belongs together among everything, in both directions, as mean reciprocal rank and
+recall at 1, 5 and 10. Any backend that `minclip.load` knows computes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+import minclip
+from minclip.errors import MinclipError
+from minclip_torch.dataset import DataError, Entry, read_entries
+
+__all__ = ["Scores", "evaluate", "ranks", "scores", "table", "write_card"]
+
+BEGIN, END = "<!-- evaluation -->", "<!-- end of evaluation -->"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Fractions of 1, over `pictures` pictures and `names` different names of one language."""
+
+    language: str
+    pictures: int
+    names: int
+    top1: float
+    top5: float
+    image_to_text_mrr: float
+    text_to_image_mrr: float
+    text_to_image_recall1: float
+    text_to_image_recall5: float
+    text_to_image_recall10: float
+
+
+def ranks(similarity: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The rank, from 1, of the best right candidate in each row; ties count against it.
+
+    similarity (queries, candidates); right: the same shape, True where a candidate answers the query.
+    """
+    best = np.where(right, similarity, -np.inf).max(axis=1, keepdims=True)
+    return 1 + ((similarity >= best) & ~right).sum(axis=1)
+
+
+def scores(language: str, images: np.ndarray, texts: np.ndarray, right: np.ndarray) -> Scores:
+    """images (n, p) and texts (m, p): unit vectors; right (n, m): which names each picture goes by."""
+    similarity = images @ texts.T
+    by_image, by_text = ranks(similarity, right), ranks(similarity.T, right.T)
+    return Scores(
+        language,
+        len(images),
+        len(texts),
+        float((by_image <= 1).mean()),
+        float((by_image <= 5).mean()),
+        float((1 / by_image).mean()),
+        float((1 / by_text).mean()),
+        *(float((by_text <= k).mean()) for k in (1, 5, 10)),
+    )
+
+
+def evaluate(model: minclip.Model, entries: Sequence[Entry], languages: Sequence[str] = ()) -> list[Scores]:
+    """Score a model in each language (default: all that every entry has).
+
+    Names that two entries share are one class, and a picture of either is right. Raises DataError for a language that
+    an entry lacks.
+    """
+    common = [code for code in entries[0].captions if all(code in entry.captions for entry in entries)]
+    for code in languages:
+        if code not in common:
+            raise DataError(f"not every entry has captions in {code!r}; all have {', '.join(common)}")
+    owners = [i for i, entry in enumerate(entries) for _ in entry.images]
+    images = model.encode_image([str(path) for entry in entries for path in entry.images])
+    found = []
+    for code in languages or common:
+        names = [entry.captions[code][0] for entry in entries]
+        unique = list(dict.fromkeys(names))
+        right = np.array([[names[owner] == name for name in unique] for owner in owners])
+        found.append(scores(code, images, model.encode_text(unique), right))
+    return found
+
+
+def table(found: Sequence[Scores]) -> str:
+    """A Markdown table, per cent."""
+    heads = ["language", "pictures", "names", "top-1", "top-5", "MRR i→t", "MRR t→i", "R@1 t→i", "R@5 t→i", "R@10 t→i"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    rows = [list(asdict(one).values()) for one in found]
+    if len(rows) > 1:
+        means = np.mean([row[3:] for row in rows], axis=0)
+        rows.append(["mean", rows[0][1], round(np.mean([row[2] for row in rows])), *means])
+    for language, pictures, names, *values in rows:
+        cells = [language or "-", pictures, names, *(f"{100 * value:.1f}" for value in values)]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def write_card(path: Path, text: str) -> None:
+    """Put the results between the card's two marks. Raises DataError where it has none."""
+    card = path.read_text(encoding="utf-8")
+    before, mark, rest = card.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (mark and end):
+        raise DataError(f"{path} has no {BEGIN} ... {END} for the results to go between")
+    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m minclip_torch.evaluate", description=(__doc__ or "").split("\n\n")[0]
+    )
+    parser.add_argument("model", help="a bundled name, a checkpoint folder or a hub id")
+    parser.add_argument("data", type=Path, nargs="+", help="JSON lines of named pictures")
+    parser.add_argument("--set", help="only entries that belong to this set, among their own names")
+    parser.add_argument("--languages", nargs="+", default=[], metavar="CODE", help="(default: all)")
+    parser.add_argument("--backend", default="numpy")
+    parser.add_argument("--json", action="store_true", help="a JSON object a line instead of a table")
+    parser.add_argument("--card", type=Path, help="write the tables into this model card, too")
+    options = parser.parse_args(arguments)
+    try:
+        model = minclip.load(options.model, backend=options.backend)
+        parts = []
+        for data in options.data:
+            entries = read_entries(data)
+            if options.set:
+                entries = [entry for entry in entries if options.set in entry.sets]
+                if not entries:
+                    raise DataError(f"{data} has no entry of the set {options.set!r}")
+            found = evaluate(model, entries, options.languages)
+            if options.json:
+                print("\n".join(json.dumps({"data": str(data), **asdict(one)}) for one in found))
+            parts.append(f"`{data.name}`{f', {options.set}' if options.set else ''}:\n\n{table(found)}")
+        if not options.json:
+            print("\n\n".join(parts))
+        if options.card:
+            command = shlex.join(["python", "-m", "minclip_torch.evaluate", *(arguments or sys.argv[1:])])
+            write_card(options.card, "\n\n".join([f"    {command}", *parts]))
+    except (MinclipError, OSError) as error:
+        print(f"minclip: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
