@@ -17,6 +17,7 @@ import numpy as np
 
 from minclip.config import FAMILIES, Config, read_config
 from minclip.errors import CheckpointError
+from minclip.notice import ANOTHER
 from minclip.safetensors_file import STORED_AS, read_tensors, replacing, write_tensors
 from minclip.tensor_names import canonical, expected_shapes, from_open_clip, is_buffer, saved_name
 from minclip.weights import Weights
@@ -24,6 +25,8 @@ from minclip.weights import Weights
 __all__ = ["bundled_names", "expected_shapes", "locate", "read", "read_weights", "save", "weight_files"]
 
 BUNDLED = Path(__file__).parent / "bundled"
+DEFAULT = "mini-metaclip-2"  # of the bundled models, the one that is used where none is named
+LANGUAGES = {"mini-clip": "English", "mini-altclip": "25 languages", "mini-metaclip-2": "25 languages"}
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 OPEN_CLIP_WEIGHTS, OPEN_CLIP_CONFIG = "open_clip_model.safetensors", "open_clip_config.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -36,12 +39,20 @@ CONVERT = (
 # --- where it lies -------------------------------------------------------------------------------------------------
 
 
-def locate(source: str | Path) -> Path:
+def locate(source: str | Path | None = None) -> Path:
     """The folder of a checkpoint.
 
-    source: a folder; the name of a bundled model; or a hub id, "org/name" or "org/name@revision", which alone touches
-    the network, and that only for what is not in the hub's cache. Raises CheckpointError, saying what was looked for.
+    source: a folder; the name of a bundled model, None for the default one; or a hub id, "org/name" or
+    "org/name@revision", which alone touches the network, and that only for what is not in the hub's cache.
+    Raises CheckpointError, saying what was looked for.
     """
+    if source is None:
+        if DEFAULT not in bundled_names():
+            raise CheckpointError(
+                f"{BUNDLED} lacks {DEFAULT}, the model that is used where none is named; install minclip again, "
+                f"or name a checkpoint folder or a hub id such as {ANOTHER}"
+            )
+        return BUNDLED / DEFAULT
     path = os.path.expanduser(source)
     if os.path.isdir(path):
         return Path(path)
@@ -55,7 +66,7 @@ def locate(source: str | Path) -> Path:
     bundled = ", ".join(bundled_names()) or "there is none"
     raise CheckpointError(
         f"no folder {str(source)!r} and no bundled model of that name ({bundled}); "
-        "give a checkpoint folder or a hub id such as openai/clip-vit-large-patch14"
+        f"give a checkpoint folder or a hub id such as {ANOTHER}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line: `minclip zero-shot`, `embed`, `info`, `diff`, `backends`, `demo`."""
+"""The command line: `minclip zero-shot`, `embed`, `info`, `diff`, `demo`, `models`, `backends`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 import json
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from minclip import __version__, checkpoint
 from minclip.backend import backends, installed
 from minclip.errors import BackendError, ImageError, MinclipError
 from minclip.model import Model, Ranking, load
+from minclip.notice import ANOTHER, way_out
 from minclip.pipeline import batched
 from minclip.safetensors_file import replacing
 from minclip.weights import BFLOAT16
@@ -27,6 +27,10 @@ from minclip.weights import BFLOAT16
 __all__ = ["main"]
 
 BAR = 30  # characters of a score's bar
+MODEL_HELP = (
+    f"checkpoint folder, hub id such as {ANOTHER}, or name of a bundled model (see minclip models; "
+    f"default: {checkpoint.DEFAULT}, which knows drawn pictures, not photographs)"
+)
 CLEAR_LINE = "\r\x1b[K"
 AT_A_TIME = 32  # pictures ranked before their rankings are printed
 UNDECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow knows, but cannot decode by itself
@@ -38,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), way_out(options.way_out):
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # at twice the size it is an error
             code: int = options.run(options)
         sys.stdout.flush()
@@ -63,13 +67,15 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: object, summary: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=summary, description=summary)
-        made.set_defaults(run=run)
+        made.set_defaults(run=run, way_out=f"pass --model {ANOTHER}")
         return made
 
+    def model_argument(made: argparse.ArgumentParser) -> None:
+        made.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
+        made.set_defaults(way_out=f"name {ANOTHER}")
+
     def model_options(made: argparse.ArgumentParser) -> None:
-        made.add_argument(
-            "--model", metavar="MODEL", help="checkpoint folder, or hub id such as openai/clip-vit-large-patch14"
-        )
+        made.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
         made.add_argument("--backend", default="numpy", help="what computes (default: numpy; see minclip backends)")
         made.add_argument("--device", help="where, such as cuda (default: the backend's first)")
         made.add_argument("--dtype", help="in which numbers, such as float32 or bfloat16 (default: the backend's)")
@@ -94,19 +100,20 @@ def parser() -> argparse.ArgumentParser:
     model_options(made)
 
     made = command("info", info, "Say what a checkpoint is: config, parameters, memory, files.")
-    made.add_argument("model", metavar="MODEL", help="checkpoint folder or hub id")
+    model_argument(made)
 
     made = command("diff", diff, "Find the first step at which a backend leaves the NumPy reference.")
-    made.add_argument("model", metavar="MODEL", help="checkpoint folder or hub id")
+    model_argument(made)
     made.add_argument("--backend", default="torch", help="the backend to examine (default: torch)")
     made.add_argument("--device", help="where it computes")
     made.add_argument("--dtype", help="in which numbers")
     made.add_argument("--image", metavar="IMAGE", help="a picture to compare on (default: noise)")
     made.add_argument("--text", metavar="TEXT", help="a text to compare on (default: random ids)")
 
-    made = command("demo", demo, "Make a small checkpoint on the spot and rank labels for drawings with it.")
-    made.add_argument("--keep", metavar="FOLDER", help="leave the checkpoint and the drawings there; new or empty")
+    made = command("demo", show_demo, "Rank labels in several languages for the pictures in the box.")
+    made.set_defaults(way_out=f"use minclip zero-shot --model {ANOTHER}")
 
+    command("models", list_models, "List the models in the box: name, languages, size, folder.")
     command("backends", list_backends, "List what can compute here, and on which devices.")
     return top
 
@@ -157,6 +164,11 @@ def show(path: str, ranking: Ranking) -> None:
             print(f"{path}\t{score:.6f}\t{label}")
         return
     print(path)
+    show_bars(ranking)
+
+
+def show_bars(ranking: Ranking) -> None:
+    """A line per label. The label stands last: one written from right to left then moves nothing of the line."""
     for label, score in ranking:
         print(f"  {score:6.1%} {'█' * round(BAR * score):<{BAR}} {label}")
 
@@ -277,24 +289,25 @@ def diff(options: argparse.Namespace) -> int:
     return 0 if found is None else 1
 
 
-def demo(options: argparse.Namespace) -> int:
-    """The main job from nothing: make a checkpoint, draw pictures, rank what they might show."""
-    from minclip import miniature
+def show_demo(options: argparse.Namespace) -> int:
+    """The main job, offline: rank labels of several languages for the pictures in the box."""
+    from minclip import demo  # pictures and labels that the other commands do not need
 
-    if options.keep and Path(options.keep).is_dir() and any(Path(options.keep).iterdir()):
-        raise ValueError(f"folder {options.keep} is not empty, and demo overwrites nothing; name a new one")
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(options.keep or scratch)
-        print("making a small checkpoint: random towers, projections solved by least squares; it knows 4 colours and,")
-        print("mostly, 3 shapes, drawn as below, and nothing else. For the world outside, name a real one: --model.\n")
-        model = load(miniature.make(folder))
-        rng = np.random.default_rng(2021)
-        for caption in ("a red circle", "a blue square", "a yellow triangle"):
-            path = folder / f"{caption.replace(' ', '-')}.png"
-            miniature.draw(caption, rng, side=128).save(path)
-            show(path.name, model.zero_shot(path, miniature.captions(), top_k=3))
-    print("\nthe same in Python:\n  import minclip")
-    print('  minclip.zero_shot("photo.jpg", ["a cat", "a dog"], model="path/to/checkpoint or hub id")')
+    for example, ranking in demo.rankings(load()):
+        print(f"{example.picture} ({example.language})")
+        show_bars(ranking)
+    print(f"\nthe first one in Python:\n{demo.in_python(demo.EXAMPLES[0])}")
+    return 0
+
+
+def list_models(options: argparse.Namespace) -> int:
+    """A line per bundled model."""
+    checkpoint.locate()  # which says so where they are missing
+    for name in checkpoint.bundled_names():
+        folder = checkpoint.BUNDLED / name
+        size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
+        default = " (default)" if name == checkpoint.DEFAULT else ""
+        print(f"{name:<16} {checkpoint.LANGUAGES.get(name, ''):<13} {size:5.1f} MiB  {folder}{default}")
     return 0
 
 

@@ -18,6 +18,7 @@ from minclip.contrastive import contrastive_loss, logits_per_image, probabilitie
 from minclip.errors import BackendError, CheckpointError, ConfigError, ImageError
 from minclip.image import ImageSource
 from minclip.inputs import IMAGE_INPUTS, TEXT_INPUTS, checked_pixels, checked_text, inputs_of
+from minclip.notice import say_once
 from minclip.pipeline import Progress, batched
 from minclip.processor import Processor, prepared
 from minclip.ranking import Prediction, Ranking, checked_labels, checked_templates, rank, templated
@@ -331,21 +332,22 @@ def load(
     """Load a checkpoint.
 
     source: a checkpoint folder, a hub id "org/name" (only then is the network touched; needs `minclip[hub]`), or a
-    bundled name. backend, device, dtype: see `minclip.backends()`; None is the backend's default. NumPy computes in
-    "float32" or "float64", and with None leaves half-precision weights at half the memory. options: the backend's own.
+    bundled name; None is the bundled "mini-metaclip-2". backend, device, dtype: see `minclip.backends()`; None is the
+    backend's default. NumPy computes in "float32" or "float64", and with None leaves half-precision weights at half
+    the memory. options: the backend's own.
     Raises CheckpointError, ConfigError, TokenizerError or BackendError, one line each; never a partial model.
+
+    The bundled models know drawn pictures, not photographs. The first one loaded in a process says so in one line on
+    stderr, by way of the logger "minclip": `logging.getLogger("minclip").setLevel("ERROR")` silences it.
     """
-    if source is None:
-        raise CheckpointError(
-            "no model was named and none is bundled; name a checkpoint folder or a hub id such as "
-            "openai/clip-vit-large-patch14"
-        )
     factory = get_backend(backend)
     folder = checkpoint.locate(source)
     config, weights = checkpoint.read(folder)
     processor = Processor.from_folder(folder, config)
     towers = factory.build(config, weights, device=device, dtype=dtype, **options)
-    return Model(config, weights, processor, towers, str(source))
+    if folder.parent == checkpoint.BUNDLED:
+        say_once(folder.name)
+    return Model(config, weights, processor, towers, str(source or checkpoint.DEFAULT))
 
 
 @lru_cache(maxsize=1)
@@ -356,9 +358,10 @@ def _load_once(source: str | Path | None, state: object, backend: str, device: s
 
 def _state(source: str | Path | None) -> object:
     """Which folder a source names now, and when its files were written; None for what is no folder."""
-    if source is None or not os.path.isdir(source):
+    folder = checkpoint.BUNDLED / checkpoint.DEFAULT if source is None else source
+    if not os.path.isdir(folder):
         return None
-    return os.path.realpath(source), tuple(sorted((file.name, file.stat().st_mtime_ns) for file in os.scandir(source)))
+    return os.path.realpath(folder), tuple(sorted((file.name, file.stat().st_mtime_ns) for file in os.scandir(folder)))
 
 
 def zero_shot(
@@ -374,7 +377,8 @@ def zero_shot(
 ) -> Any:
     """Rank labels for an image, best first, or for each of a list: `load(model, ...).zero_shot(image, labels, ...)`.
 
-    The model loaded last is kept, so that calls in a row load it once; a folder that has changed is loaded again.
+    model: as for `load`, which says what the bundled default knows; or a Model. The model loaded last is kept, so that
+    calls in a row load it once; a folder that has changed is loaded again.
     """
     if not isinstance(model, Model):
         model = _load_once(model, _state(model), backend, device, dtype)

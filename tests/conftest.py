@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from minclip import checkpoint
+
 slow_draws = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile(
     "default", max_examples=50, deadline=None, derandomize=True, database=None, suppress_health_check=slow_draws
@@ -16,10 +18,19 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 @pytest.fixture(scope="session")
 def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole small checkpoint folder, tokenizer and all, that answers sensibly (`minclip.miniature`)."""
-    from minclip.miniature import make
+    """A whole small checkpoint folder, tokenizer and all, that answers sensibly (`tests/miniature.py`)."""
+    from miniature import make
 
     return make(tmp_path_factory.mktemp("miniature"))
+
+
+@pytest.fixture
+def box(miniature: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of bundled models in which the miniature stands for the default one."""
+    folder = tmp_path_factory.mktemp("bundled")
+    (folder / checkpoint.DEFAULT).symlink_to(miniature)
+    monkeypatch.setattr(checkpoint, "BUNDLED", folder)
+    return folder
 
 
 def pytest_configure(config: pytest.Config) -> None:

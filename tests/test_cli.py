@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from miniature import captions, draw
 from PIL import Image
 
 import minclip
 import minclip.__main__
 from minclip import checkpoint, cli
 from minclip.cli import main
-from minclip.miniature import captions, draw
 
 
 @pytest.fixture(scope="module")
@@ -295,21 +295,36 @@ def test_backends_lists_numpy_and_torch(capsys: pytest.CaptureFixture[str]) -> N
     assert "cpu" in listed["torch"]
 
 
-def test_demo_gets_the_colours_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, _ = run("demo", "--keep", tmp_path, capsys=capsys)
-    first = {line.split("\t")[0]: line.split("\t")[2] for line in reversed(out.splitlines()) if "\t" in line}
-    assert {name.split("-")[1]: label.split()[1] for name, label in first.items()} == {
-        "red": "red", "blue": "blue", "yellow": "yellow",
-    }  # fmt: skip
-    assert minclip.load(tmp_path).config.model_type == "clip"
+def test_every_command_uses_the_default_model_where_none_is_named(
+    miniature: Path, box: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "zero-shot", pictures / "red.png", "--labels", *captions()
+    assert run(*words, capsys=capsys) == run(*words, "--model", miniature, capsys=capsys)
+    out, _ = run("info", capsys=capsys)
+    assert out.splitlines()[0] == str(box / checkpoint.DEFAULT)
+    assert out.splitlines()[1:] == run("info", miniature, capsys=capsys)[0].splitlines()[1:]
+    assert "agrees" in run("diff", "--device", "cpu", capsys=capsys)[0]
+    run("embed", pictures, "-o", tmp_path / "out.npz", capsys=capsys)
+    with np.load(tmp_path / "out.npz") as saved:
+        np.testing.assert_array_equal(saved["embeds"], minclip.load(miniature).encode_image(list(saved["paths"])))
 
 
-def test_demo_overwrites_nothing(miniature: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {path.name: path.read_bytes() for path in miniature.iterdir()}
-    _, err = run("demo", "--keep", miniature, code=2, capsys=capsys)
-    assert err.startswith(f"minclip: folder {miniature} is not empty")
+def test_models_lists_the_box(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (box / "no model").mkdir()
+    (line,) = run("models", capsys=capsys)[0].splitlines()
+    assert line.startswith(checkpoint.DEFAULT)
+    assert line.endswith(f"MiB  {box / checkpoint.DEFAULT} (default)")
+    assert "25 languages" in line
+
+
+@pytest.mark.parametrize("words", ["zero-shot x.png --labels a", "info", "diff", "demo", "models"])
+def test_a_broken_installation_is_one_line(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(checkpoint, "BUNDLED", tmp_path)
+    _, err = run(*words.split(), code=2, capsys=capsys)
+    assert err.startswith(f"minclip: {tmp_path} lacks {checkpoint.DEFAULT}")
     assert len(err.splitlines()) == 1
-    assert {path.name: path.read_bytes() for path in miniature.iterdir()} == before
 
 
 def test_diff_finds_no_difference_to_torch(miniature: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -322,7 +337,6 @@ def test_diff_finds_no_difference_to_torch(miniature: Path, capsys: pytest.Captu
     [
         (("info", "no/such/folder/here"), "no/such/folder/here"),
         (("info", "nowhere"), "nowhere"),
-        (("zero-shot", "x.png", "--labels", "a"), "no model was named"),
         (("zero-shot", "--labels", "cat", "dog", "x.png"), "pictures come before --labels"),
         (("zero-shot", "x.png", "--labels", "a", "--model", "MINIATURE", "--backend", "abacus"), "no backend 'abacus'"),
         (("zero-shot", "x.png", "--labels", "a", "--model", "MINIATURE", "--device", "cuda"), "no device 'cuda'"),

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from miniature import captions, draw
 from PIL import Image
 
 import minclip
+from minclip import checkpoint
 from minclip.backend import NumpyTowers
 from minclip.contrastive import unit
-from minclip.miniature import captions, draw
 
 transformers.logging.disable_progress_bar()
 LABELS = captions()
@@ -422,9 +423,32 @@ def test_lists_are_taken_for_arrays(model: minclip.Model) -> None:
     np.testing.assert_array_equal(model.get_text_features(input_ids=ids.tolist(), attention_mask=mask), expected)
 
 
-def test_no_model_is_bundled_yet_and_the_error_says_what_to_name() -> None:
-    with pytest.raises(minclip.CheckpointError, match="hub id"):
-        minclip.load()
+def test_no_model_named_is_the_default_in_the_box(
+    miniature: Path, box: Path, model: minclip.Model, pictures: list[Image.Image]
+) -> None:
+    assert minclip.load().source == minclip.load(checkpoint.DEFAULT).source == checkpoint.DEFAULT
+    expected = model.zero_shot(pictures[0], LABELS)
+    assert minclip.load().zero_shot(pictures[0], LABELS) == expected
+    assert minclip.zero_shot(pictures[0], LABELS) == expected
+
+
+def test_a_folder_by_the_defaults_name_does_not_stand_in_for_it(
+    box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / checkpoint.DEFAULT).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert checkpoint.locate() == box / checkpoint.DEFAULT
+
+
+@pytest.mark.parametrize("call", [minclip.load, lambda: minclip.zero_shot(GREY, LABELS)])
+def test_a_box_without_its_model_is_named_in_one_line(
+    call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "BUNDLED", tmp_path / "gone")
+    with pytest.raises(minclip.CheckpointError, match=f"{tmp_path / 'gone'} lacks {checkpoint.DEFAULT}") as caught:
+        call()
+    assert "install minclip again" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_without_tokenizer_takes_ids_but_no_text(miniature: Path, tmp_path: Path) -> None:

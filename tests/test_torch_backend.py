@@ -13,6 +13,7 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from miniature import captions, draw
 from PIL import Image
 from torch.nn import functional as F  # noqa: N812
 
@@ -20,7 +21,6 @@ import minclip
 from minclip.backend import NumpyBackend
 from minclip.config import Config
 from minclip.image import ImageProcessor
-from minclip.miniature import captions, draw
 from minclip.resize import resize
 from minclip.testing import BackendConformance, weights
 from minclip_torch import Clip, TorchBackend

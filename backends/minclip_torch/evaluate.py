@@ -84,9 +84,10 @@ def evaluate(model: minclip.Model, entries: Sequence[Entry], languages: Sequence
     found = []
     for code in languages or common:
         names = [entry.captions[code][0] for entry in entries]
-        unique = list(dict.fromkeys(names))
-        right = np.array([[names[owner] == name for name in unique] for owner in owners])
-        found.append(scores(code, images, model.encode_text(unique), right))
+        classes = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        own = np.array([classes[names[owner]] for owner in owners])
+        right = own[:, None] == np.arange(len(classes))  # (pictures, names)
+        found.append(scores(code, images, model.encode_text(list(classes)), right))
     return found
 
 

@@ -6,7 +6,7 @@ makes a start folder for each (config, tokenizer, image processor, no weights) a
 
     clip        English; byte-level BPE trained here; both towers from scratch (Radford et al. 2021)
     metaclip-2  both towers from scratch, on 25 languages from the start, several of them for each picture of a batch
-                (Chuang et al. 2025)
+                (Chuang et al. 2025); then the text tower alone, so that the other languages catch up with English
     altclip     a bidirectional text tower taught by clip's on the names in 25 languages, then trained
                 against clip's frozen image tower (Chen et al. 2022)
 
@@ -62,7 +62,10 @@ BPE_SIZE, PIECES = 2048, 5000
 
 RECIPES: dict[str, tuple[Recipe, ...]] = {
     "clip": (Recipe(languages=("en",), steps=3800, compile=True),),
-    "metaclip-2": (Recipe(steps=4500, captions=6, compile=True),),
+    "metaclip-2": (
+        Recipe(steps=4500, captions=6, compile=True),
+        Recipe(freeze=("vision",), steps=700, captions=12, first_language=0.05, learning_rate=1e-3, average=0.99),
+    ),
     "altclip": (
         Recipe(teacher="clip", steps=3000, batch_size=512, dtype="float32", average=0.99),
         Recipe(freeze=("vision",), steps=300, learning_rate=2e-4, average=0.99),

@@ -21,8 +21,6 @@ from minclip.image import ImageProcessor
 from minclip.tokenizers.bpe import BPETokenizer
 from minclip.weights import Weights
 
-__all__ = ["COLOURS", "SHAPES", "captions", "draw", "make"]
-
 COLOURS = {"red": (220, 40, 40), "green": (40, 160, 60), "blue": (50, 80, 220), "yellow": (240, 210, 50)}
 SHAPES = ("circle", "square", "triangle")
 SIDE, PATCH, DIM = 32, 16, 32
