@@ -160,6 +160,15 @@ def test_a_loss_that_is_no_number_ends_the_run_at_the_last_good_state(
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
+def test_compiling_without_a_compiler_is_refused_before_anything_is_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    with pytest.raises(RecipeError, match=r"no.*ne here: install g\+\+, or pass --no-compile"):
+        begun(folder, tmp_path / "run", recipe(compile=True))
+    assert not (tmp_path / "run").exists()
+
+
 def test_running_out_of_memory_names_a_way_out(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = begun(folder, tmp_path, recipe())
 

@@ -27,15 +27,16 @@ import torch
 
 from minclip import checkpoint
 from minclip.config import Config, read_config
-from minclip.errors import MinclipError, TokenizerError
+from minclip.errors import TokenizerError
 from minclip.image import ImageProcessor
 from minclip.tokenizers import find_tokenizer
 from minclip.tokenizers.bpe import BPETokenizer
 from minclip.weights import Weights
+from minclip_torch.command import exit_code
 from minclip_torch.dataset import DataError, read_entries
 from minclip_torch.modules import Clip
 from minclip_torch.recipe import Recipe
-from minclip_torch.train import train
+from minclip_torch.train import GOES_ON, train
 
 __all__ = ["RECIPES", "make", "start"]
 
@@ -184,16 +185,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="needs a C++ compiler")
     options = parser.parse_args(arguments)
-    try:
+
+    def body() -> None:
         for name in options.only:
             print(f"{name}: {make(name, options.data, options.runs, compiled=options.compile, device=options.device)}")
-    except (MinclipError, OSError, ImportError) as error:
-        print(f"minclip: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("minclip: stopped; the same command goes on from the last saved state", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code(body, stopped=GOES_ON)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from minclip.errors import MinclipError
+from minclip_torch.command import exit_code
 from minclip_torch.drawing import document, pixels, redraw
 
 __all__ = ["ARTISTS", "EVERYDAY", "HELD_OUT", "LANGUAGES", "PACKAGES", "Concept", "PicturesError", "fetch", "write"]
@@ -301,17 +302,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--workers", type=int, help="processes that draw (default: one per core)")
     options = parser.parse_args(arguments)
-    try:
+
+    def body() -> None:
         refuse_existing(options.folder)
         archives = fetch(options.packages or options.folder.parent / "packages")
         write(options.folder, archives, options.workers)
-    except (MinclipError, OSError, ImportError) as error:
-        print(f"minclip: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("minclip: stopped; nothing was made but the archives fetched", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code(body, stopped="nothing was made but the archives fetched")
 
 
 if __name__ == "__main__":

@@ -29,11 +29,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from minclip import checkpoint
 from minclip.config import read_config
-from minclip.errors import BackendError, MinclipError
+from minclip.errors import BackendError
 from minclip.processor import Processor
 from minclip.weights import Weights
 from minclip_torch import objective
 from minclip_torch.backend import TorchBackend
+from minclip_torch.command import exit_code
 from minclip_torch.dataset import read_entries
 from minclip_torch.heldout import HeldOut
 from minclip_torch.lessons import SEEDS, Contrast, Imitation
@@ -45,6 +46,7 @@ from minclip_torch.run_folder import RunFolder, TrainingError
 
 __all__ = ["Run", "TrainingError", "train"]
 
+GOES_ON = "the same command goes on from the last saved state"
 TOWERS = {"vision": ("vision_model", "visual_projection"), "text": ("text_model", "text_projection")}
 
 
@@ -357,17 +359,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = vars(parser().parse_args(arguments))
     given = {name: options.pop(name) for name in asdict(Recipe())}
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v is not None}
-    try:
-        file = options.pop("recipe")
+    file = options.pop("recipe")
+
+    def body() -> None:
         settings = {} if file is None else asdict(Recipe.read(file))
         train(recipe=Recipe.from_dict(settings | given, "the command line"), **options)
-    except (MinclipError, OSError) as error:
-        print(f"minclip: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("minclip: stopped; the same command goes on from the last saved state", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code(body, stopped=GOES_ON)
 
 
 if __name__ == "__main__":
