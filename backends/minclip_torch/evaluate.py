@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import minclip
-from minclip.errors import MinclipError
+from minclip_torch.command import exit_code
 from minclip_torch.dataset import DataError, Entry, read_entries
 
 __all__ = ["Scores", "evaluate", "ranks", "scores", "table", "write_card"]
@@ -127,28 +127,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="a JSON object a line instead of a table")
     parser.add_argument("--card", type=Path, help="write the tables into this model card, too")
     options = parser.parse_args(arguments)
-    try:
-        model = minclip.load(options.model, backend=options.backend)
-        parts = []
-        for data in options.data:
-            entries = read_entries(data)
-            if options.set:
-                entries = [entry for entry in entries if options.set in entry.sets]
-                if not entries:
-                    raise DataError(f"{data} has no entry of the set {options.set!r}")
-            found = evaluate(model, entries, options.languages)
-            if options.json:
-                print("\n".join(json.dumps({"data": str(data), **asdict(one)}) for one in found))
-            parts.append(f"`{data.name}`{f', {options.set}' if options.set else ''}:\n\n{table(found)}")
-        if not options.json:
-            print("\n\n".join(parts))
-        if options.card:
-            command = shlex.join(["python", "-m", "minclip_torch.evaluate", *(arguments or sys.argv[1:])])
-            write_card(options.card, "\n\n".join([f"    {command}", *parts]))
-    except (MinclipError, OSError) as error:
-        print(f"minclip: {error}", file=sys.stderr)
-        return 1
-    return 0
+    command = shlex.join(["python", "-m", "minclip_torch.evaluate", *(arguments or sys.argv[1:])])
+    return exit_code(lambda: _report(options, command), stopped="no card was written")
+
+
+def _report(options: argparse.Namespace, command: str) -> None:
+    """Print the tables, or JSON lines, and write the card. command: what the card says made them."""
+    model = minclip.load(options.model, backend=options.backend)
+    parts = []
+    for data in options.data:
+        entries = read_entries(data)
+        if options.set:
+            entries = [entry for entry in entries if options.set in entry.sets]
+            if not entries:
+                raise DataError(f"{data} has no entry of the set {options.set!r}")
+        found = evaluate(model, entries, options.languages)
+        if options.json:
+            print("\n".join(json.dumps({"data": str(data), **asdict(one)}) for one in found))
+        parts.append(f"`{data.name}`{f', {options.set}' if options.set else ''}:\n\n{table(found)}")
+    if not options.json:
+        print("\n\n".join(parts))
+    if options.card:
+        write_card(options.card, "\n\n".join([f"    {command}", *parts]))
 
 
 if __name__ == "__main__":

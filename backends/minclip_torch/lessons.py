@@ -24,7 +24,7 @@ from minclip_torch.recipe import Recipe, RecipeError
 __all__ = ["SEEDS", "Contrast", "EmbedRows", "Imitation", "Tokens"]
 
 SEEDS = 1 << 64  # how many torch's generators know
-GROUPS = 4  # of texts of like length: with names in 25 languages, padding all to the longest takes twice the time
+GROUPS = 4  # of texts of like length: padding names in 25 languages to the longest took a step from 0.9 s to 1.5
 Tokens: TypeAlias = Callable[[list[str]], tuple[Tensor, Tensor]]
 EmbedRows: TypeAlias = Callable[[slice], tuple[Tensor, ...]]
 
