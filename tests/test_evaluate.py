@@ -69,6 +69,14 @@ def test_a_model_of_one_answer_is_no_better_than_the_worst_of_a_tie() -> None:
     assert (found.top1, found.top5, found.image_to_text_mrr) == (0, 0, pytest.approx(1 / 6))
 
 
+def test_a_model_that_answers_nan_is_never_right() -> None:
+    images, texts = rows(6, 3), rows(6, 3, seed=1)
+    images[2] = np.nan
+    similarity = images @ texts.T
+    assert ranks(similarity, np.eye(6, dtype=bool))[2] == 6
+    assert scores("en", np.full_like(images, np.nan), texts, np.eye(6, dtype=bool)).top5 == 0
+
+
 def test_it_counts_what_zero_shot_answers(data: Path, miniature: Path) -> None:
     model, found_entries = minclip.load(miniature), read_entries(data)
     (english, french) = evaluate(model, found_entries)
@@ -97,6 +105,9 @@ def test_a_language_that_an_entry_lacks_is_left_out_or_refused(data: Path, minia
     assert [found.language for found in evaluate(model, found_entries)] == ["en"]
     with pytest.raises(DataError, match="not every entry has captions in 'fr'; all have en"):
         evaluate(model, found_entries, ["fr"])
+    del found_entries[4].captions["en"]
+    with pytest.raises(DataError, match="the entries have no language in common"):
+        evaluate(model, found_entries)
 
 
 def test_the_last_row_of_a_table_is_the_mean_over_languages() -> None:
@@ -146,6 +157,42 @@ def test_a_card_without_the_marks_stays_as_it_is(tmp_path: Path, card: str) -> N
     assert path.read_text(encoding="utf-8") == card
 
 
+def test_a_card_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "README.md"
+    path.write_text(CARD, encoding="utf-8")
+
+    def fills_the_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fills_the_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_card(path, "results")
+    assert path.read_text(encoding="utf-8") == CARD
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"no marks", "has no <!-- evaluation -->"), ("réseau".encode("latin-1"), "no text in UTF-8"), (None, "card.md")],
+)
+def test_a_card_that_cannot_take_results_is_refused_before_the_work(
+    data: Path,
+    miniature: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes | None,
+    message: str,
+) -> None:
+    card = tmp_path / "card.md"
+    if content is not None:
+        card.write_bytes(content)
+    assert main([str(miniature), str(data), "--card", str(card)]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -154,7 +201,6 @@ def test_a_card_without_the_marks_stays_as_it_is(tmp_path: Path, card: str) -> N
         (["MODEL", "DATA", "--set", "moons"], "has no entry of the set 'moons'"),
         (["MODEL", "DATA", "--languages", "xx"], "in 'xx'; all have en, fr"),
         (["MODEL", "DATA", "--backend", "abacus"], "no backend 'abacus'"),
-        (["MODEL", "DATA", "--card", "no/such/card.md"], "no/such/card.md"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from training import entries, metrics, recipe, write_data, write_start
+from PIL import Image
+from training import SIDE, entries, metrics, recipe, write_data, write_start
 
 import minclip
+from minclip.config import read_config
 from minclip.errors import MinclipError
 from minclip.image import ImageProcessor
+from minclip.processor import Processor
+from minclip_torch.heldout import HeldOut
+from minclip_torch.modules import Clip
 from minclip_torch.recipe import Recipe
 from minclip_torch.train import Run, train
 
@@ -56,6 +62,35 @@ def test_a_held_out_set_must_fit_the_image_tower(folder: Path, tmp_path: Path) -
     ImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 20, "width": 24}).save(start)
     with pytest.raises(MinclipError, match=r"pictures of 20 x 24 pixels and the image tower takes 16 x 16"):
         Run(start, folder / "data.jsonl", tmp_path / "run", recipe(), test=folder / "data.jsonl")
+
+
+def test_a_picture_that_is_not_cut_to_a_square_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Though the first ones are square by themselves."""
+    start = write_start(tmp_path / "start")
+    ImageProcessor(size={"shortest_edge": SIDE}, do_center_crop=False).save(start)
+    Image.new("RGB", (40, 20)).save(tmp_path / "wide.png")
+    lines = [*entries(), {"images": [str(tmp_path / "wide.png")], "captions": {"en": ["a bar"]}}]
+    test = folder / "wide.jsonl"
+    test.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(MinclipError, match=r"pictures of 16 x 32 pixels and the image tower takes 16 x 16"):
+        Run(start, folder / "data.jsonl", tmp_path / "run", recipe(), test=test)
+
+
+def test_names_that_two_entries_share_are_one_class(folder: Path) -> None:
+    """As in `evaluate`: an ordinary file of image-text pairs has a line for each picture."""
+    lines = [
+        {"images": [image], "captions": {"en": entry["captions"]["en"][:1]}}
+        for entry in entries()
+        for image in entry["images"]
+    ]
+    pairs = folder / "pairs.jsonl"
+    pairs.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    model = Clip(read_config(folder / "clip"))
+    processor = Processor.from_folder(folder / "clip", model.config)
+    one, other = (HeldOut(path, ("en",), processor, SIDE) for path in (folder / "data.jsonl", pairs))
+    assert other.names == one.names == [entry["captions"]["en"][0] for entry in entries()]
+    assert torch.equal(other.owners, one.owners)
+    assert torch.equal(other.pixels, one.pixels)
 
 
 def test_evaluation_does_not_disturb_training(folder: Path, tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 
 import minclip
+from minclip.safetensors_file import replacing
 from minclip_torch.command import exit_code
 from minclip_torch.dataset import DataError, Entry, read_entries
 
-__all__ = ["Scores", "evaluate", "ranks", "scores", "table", "write_card"]
+__all__ = ["Scores", "evaluate", "ranks", "read_card", "scores", "table", "write_card"]
 
 BEGIN, END = "<!-- evaluation -->", "<!-- end of evaluation -->"
 
@@ -45,12 +46,12 @@ class Scores:
 
 
 def ranks(similarity: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The rank, from 1, of the best right candidate in each row; ties count against it.
+    """The rank, from 1, of the best right candidate in each row; ties count against it, and so does NaN.
 
     similarity (queries, candidates); right: the same shape, True where a candidate answers the query.
     """
     best = np.where(right, similarity, -np.inf).max(axis=1, keepdims=True)
-    return 1 + ((similarity >= best) & ~right).sum(axis=1)
+    return 1 + (~(similarity < best) & ~right).sum(axis=1)
 
 
 def scores(language: str, images: np.ndarray, texts: np.ndarray, right: np.ndarray) -> Scores:
@@ -73,9 +74,11 @@ def evaluate(model: minclip.Model, entries: Sequence[Entry], languages: Sequence
     """Score a model in each language (default: all that every entry has).
 
     Names that two entries share are one class, and a picture of either is right. Raises DataError for a language that
-    an entry lacks.
+    an entry lacks, and where there is none that all have.
     """
     common = [code for code in entries[0].captions if all(code in entry.captions for entry in entries)]
+    if not common:
+        raise DataError("the entries have no language in common: leave out those that lack the one you want")
     for code in languages:
         if code not in common:
             raise DataError(f"not every entry has captions in {code!r}; all have {', '.join(common)}")
@@ -105,14 +108,23 @@ def table(found: Sequence[Scores]) -> str:
     return "\n".join(lines)
 
 
-def write_card(path: Path, text: str) -> None:
-    """Put the results between the card's two marks. Raises DataError where it has none."""
-    card = path.read_text(encoding="utf-8")
-    before, mark, rest = card.partition(BEGIN)
+def read_card(path: Path) -> tuple[str, str]:
+    """A model card up to the first mark, and from the second one on. Raises DataError where it has none."""
+    try:
+        before, mark, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start})") from None
     _, end, after = rest.partition(END)
     if not (mark and end):
         raise DataError(f"{path} has no {BEGIN} ... {END} for the results to go between")
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+    return before + mark, end + after
+
+
+def write_card(path: Path, text: str) -> None:
+    """Put the results between the card's two marks, all of them or none. Raises DataError where it has no marks."""
+    before, after = read_card(path)
+    with replacing(path) as file:
+        file.write(f"{before}\n\n{text}\n\n{after}".encode())
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -133,6 +145,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _report(options: argparse.Namespace, command: str) -> None:
     """Print the tables, or JSON lines, and write the card. command: what the card says made them."""
+    if options.card:
+        read_card(options.card)  # refused before the work, not after it
     model = minclip.load(options.model, backend=options.backend)
     parts = []
     for data in options.data:

@@ -18,21 +18,24 @@ AT_ONCE = 256  # pictures or names that go through a tower together
 
 
 class HeldOut:
-    """A set of named pictures ready for the towers: pixels (n, 3, side, side), and names, of each entry's first
-    language. Raises DataError, or ImageError naming the picture."""
+    """A set of named pictures ready for the towers: pixels (n, 3, side, side), and the different names, of each entry's
+    first language. Raises DataError, or ImageError naming the picture."""
 
     def __init__(self, path: Path, languages: tuple[str, ...] | None, processor: Processor, side: int) -> None:
         entries = read_entries(path, languages)
-        self.names = [next(iter(entry.captions.values()))[0] for entry in entries]
-        self.owners = torch.tensor([i for i, entry in enumerate(entries) for _ in entry.images])  # (n,)
-        batches = [processor.image_processor([str(image) for image in entry.images]) for entry in entries]
-        self.pixels = torch.from_numpy(np.concatenate(batches))
-        height, width = self.pixels.shape[2:]
-        if (height, width) != (side, side):
-            raise DataError(
-                f"the image processor makes pictures of {height} x {width} pixels and the image tower takes "
-                f"{side} x {side}: preprocessor_config.json and config.json must agree"
-            )
+        names = [next(iter(entry.captions.values()))[0] for entry in entries]
+        self.names = list(dict.fromkeys(names))
+        classes = {name: number for number, name in enumerate(self.names)}
+        own = [classes[name] for name, entry in zip(names, entries, strict=True) for _ in entry.images]
+        self.owners = torch.tensor(own)  # (n,)
+        pictures = [processor.image_processor([str(path)]) for entry in entries for path in entry.images]
+        for height, width in (one.shape[2:] for one in pictures):
+            if (height, width) != (side, side):
+                raise DataError(
+                    f"the image processor makes pictures of {height} x {width} pixels and the image tower takes "
+                    f"{side} x {side}: preprocessor_config.json and config.json must agree"
+                )
+        self.pixels = torch.from_numpy(np.concatenate(pictures))
 
     @torch.no_grad()
     def accuracy(self, model: Clip, tokens: Tokens) -> dict[str, float]:
