@@ -15,7 +15,7 @@ import pytest
 import torch
 from training import metrics, recipe, write_data, write_start
 
-from minclip.errors import MinclipError
+from minclip.errors import BackendError, MinclipError
 from minclip_torch.processes import everyone, joined, processes, rank, together
 from minclip_torch.recipe import Recipe
 from minclip_torch.train import train
@@ -192,7 +192,15 @@ def test_what_one_process_refuses_all_refuse_and_none_waits(arena: Arena, name: 
 
 def test_a_refused_run_changes_no_file(arena: Arena) -> None:
     assert json.loads((arena.folder / "plain" / "recipe.json").read_text())["steps"] == 3
-    assert not (arena.folder / "odd").exists()
+    assert not any((arena.folder / name).exists() for name in ("odd", "blind", "elsewhere"))
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "9")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(BackendError, match="process 2 of this machine finds 2 GPUs"), joined("cuda"):
+        pass
 
 
 def test_alone_a_process_is_the_first_and_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:

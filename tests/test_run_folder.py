@@ -85,6 +85,7 @@ def test_a_run_that_was_cut_off_comes_to_the_same_bits(
 @pytest.mark.parametrize(
     ("where", "when"),
     [
+        ("check", 1),
         ("claim", 1),
         ("advance", 1),
         ("evaluate", 1),
@@ -113,7 +114,8 @@ def test_half_a_state_and_half_a_line_are_ignored(folder: Path, tmp_path: Path) 
         cut(patch, "advance", 4)
         with pytest.raises(PowerCutError):
             go(folder, tmp_path / "cut", made)
-    (tmp_path / "cut" / "state.tmp").write_bytes((tmp_path / "cut" / "state.pt").read_bytes()[:999])
+    half = (tmp_path / "cut" / "state.pt").read_bytes()[:999]
+    (tmp_path / "cut" / ".state.pt.1.tmp").write_bytes(half)
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')
     go(folder, tmp_path / "cut", made)
@@ -134,6 +136,7 @@ def test_a_state_is_replaced_only_when_the_next_one_is_whole(
     with pytest.raises(TrainingError, match=r"state\.pt cannot be written: PytorchStreamWriter failed writing file"):
         run.save({"step": 2})
     assert run.load(torch.device("cpu")) == {"step": 1}
+    assert list(tmp_path.iterdir()) == [run.state]  # nor does the half stay and fill the disk
 
 
 def test_a_finished_run_is_only_exported_again(folder: Path, tmp_path: Path) -> None:

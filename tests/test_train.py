@@ -61,6 +61,18 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 # --- one step ------------------------------------------------------------------------------------------------------
 
 
+def test_a_run_that_could_not_begin_leaves_its_folder_free(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(MinclipError, match=r"config\.json does not exist"):
+        begun(folder, run, recipe(), "nowhere")
+    assert not run.exists()
+    assert begun(folder, run, recipe(steps=5)).step == 0
+
+
+def test_a_seed_may_be_of_any_size(folder: Path, tmp_path: Path) -> None:
+    begun(folder, tmp_path / "run", recipe(seed=1 << 64)).advance()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_chunks_change_memory_and_no_gradient(folder: Path, tmp_path: Path, family: str) -> None:
     found = []

@@ -198,9 +198,10 @@ def shared_captions(entries: list[Entry]) -> Callable[[np.ndarray], Tensor]:
     sets = [[ids.setdefault(text, len(ids)) for text in texts] for texts in first]
 
     def overlap(chosen: np.ndarray) -> Tensor:
-        hot = torch.zeros(len(chosen), len(ids))  # a row an entry, a column a caption
-        for row, entry in enumerate(chosen):
-            hot[row, sets[entry]] = 1.0
+        rows = [row for row, entry in enumerate(chosen) for _ in sets[entry]]
+        found, columns = np.unique([number for entry in chosen for number in sets[entry]], return_inverse=True)
+        hot = torch.zeros(len(chosen), len(found))  # a row an entry, a column a caption that some of them has
+        hot[rows, columns] = 1.0
         both = hot @ hot.T
         counts = hot.sum(dim=1)
         return both / (counts[:, None] + counts[None, :] - both)

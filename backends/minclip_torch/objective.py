@@ -3,7 +3,8 @@
 Every loss here is a function of the whole batch's embeddings. So one step goes in two halves: the loss and its gradient
 with respect to the embeddings, for the whole batch at once; then each process carries its own rows' gradient back
 through its towers, chunk by chunk (Gao et al. 2021, arXiv:2101.06983). Summed over processes, the parameters' gradients
-are those that one process with room for everything would have found.
+are those that one process with room for everything would have found, where nothing is dropped at random: which patches
+and layers are is drawn chunk by chunk.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from minclip.errors import MinclipError
+from minclip.errors import BackendError, MinclipError
 
 __all__ = ["everyone", "joined", "processes", "rank", "together"]
 
@@ -51,12 +51,18 @@ def together() -> Iterator[None]:
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[None]:
-    """Meet the other processes where the environment names some, on "cuda" each with a GPU of its own."""
+    """Meet the other processes where the environment names some, on "cuda" each with a GPU of its own.
+
+    Raises BackendError where there are fewer GPUs than processes.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     if device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        local, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local >= gpus:
+            raise BackendError(f"process {local} of this machine finds {gpus} GPUs: start no more processes than that")
+        torch.cuda.set_device(local)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from minclip.errors import MinclipError
+from minclip.safetensors_file import replacing
 from minclip_torch.recipe import Recipe, RecipeError
 
 __all__ = ["RunFolder", "TrainingError"]
@@ -26,22 +24,21 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.recipe = path / "recipe.json"
         self.state = path / "state.pt"
         self.metrics = path / "metrics.jsonl"
 
-    def claim(self, recipe: Recipe) -> None:
-        """Make the folder for a run of `recipe`, or check that the run in it is one.
-
-        Raises RecipeError naming the settings that differ.
-        """
-        kept = self.path / "recipe.json"
-        if kept.exists():
-            differences = recipe.differences(Recipe.read(kept))
+    def check(self, recipe: Recipe) -> None:
+        """Raise RecipeError, naming the settings that differ, where the run in the folder is of another recipe."""
+        if self.recipe.exists():
+            differences = recipe.differences(Recipe.read(self.recipe))
             if differences:
                 raise RecipeError(f"{self.path} holds another run: {'; '.join(differences)}; name another folder")
-            return
+
+    def claim(self, recipe: Recipe) -> None:
+        """Make the folder, and say in it whose it is."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with _replacing(kept) as file:
+        with replacing(self.recipe) as file:
             file.write(recipe.to_json().encode())
 
     # --- metrics.jsonl ---------------------------------------------------------------------------------------------
@@ -67,7 +64,7 @@ class RunFolder:
         """Drop the lines of steps that were lost, which will be gone through again."""
         if self.metrics.exists():
             kept = [json.dumps(line) + "\n" for line in self.lines() if line.get("step", step + 1) <= step]
-            with _replacing(self.metrics) as file:
+            with replacing(self.metrics) as file:
                 file.write("".join(kept).encode())
 
     # --- state.pt --------------------------------------------------------------------------------------------------
@@ -75,7 +72,7 @@ class RunFolder:
     def save(self, state: dict[str, Any]) -> None:
         """Write state.pt, all of it or none. Raises TrainingError where it cannot be written."""
         try:
-            with _replacing(self.state) as file:
+            with replacing(self.state) as file:
                 torch.save(state, file)
         except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError to torch's writer
             raise TrainingError(f"{self.state} cannot be written: {' '.join(str(error).split())[:200]}") from None
@@ -89,14 +86,3 @@ class RunFolder:
         except Exception as error:  # torch raises whatever its unpickler does
             reason = " ".join(repr(error).split())[:80]
             raise TrainingError(f"{self.state} cannot be read ({reason}); delete it to start anew") from None
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` when it is complete and on the disk."""
-    scratch = path.with_suffix(".tmp")
-    with scratch.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)

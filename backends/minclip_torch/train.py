@@ -87,12 +87,14 @@ class Run:
             self.device = _device(device)
             self.rows = _share(recipe.batch_size)
             _check_machine(recipe)
-            if rank() == 0:
-                self.folder.claim(recipe)
+            self.folder.check(recipe)
         with together():
             self._build(start)
             self._read(data, test)
             self._resume()
+        with together():
+            if rank() == 0:
+                self.folder.claim(recipe)
         steps = everyone(self.step)
         if len(set(steps)) > 1:
             raise TrainingError(f"the processes found states of steps {steps}: {run} must be one folder for them all")
@@ -108,7 +110,7 @@ class Run:
         self.side = self.config.vision_config.image_size
         self.processor = Processor.from_folder(start, self.config)
         self.tokenizer = self.processor.tokenizer
-        torch.manual_seed(recipe.seed)
+        torch.manual_seed(recipe.seed % SEEDS)
         self.model = Clip(self.config)
         if any(path.name.endswith((".safetensors", checkpoint.INDEX, *checkpoint.PICKLES)) for path in start.iterdir()):
             self.model.load_state_dict(_tensors(start))
@@ -128,14 +130,12 @@ class Run:
         recipe, languages = self.recipe, self.recipe.languages or None
         entries = read_entries(data, languages)
         common = (recipe, entries, self.rows, self.model, self._tokens)
-        self.test: HeldOut | None = None
+        self.test = None if test is None else HeldOut(test, languages, self.processor, self.side)
         self.lesson: Contrast | Imitation
         if recipe.teacher:
             self.lesson = Imitation(*common)
-            return
-        if test is not None:
-            self.test = HeldOut(test, languages, self.processor, self.side)
-        self.lesson = Contrast(*common, self.processor.image_processor, self.side)
+        else:
+            self.lesson = Contrast(*common, self.processor.image_processor, self.side)
 
     def _train_mode(self) -> None:
         """Dropout where the recipe trains; a frozen tower is as it will be used."""
@@ -167,7 +167,7 @@ class Run:
         try:
             loss = self._learn()
         except torch.OutOfMemoryError:
-            way_out = f"go on with a chunk_size below {self._chunk()} in a new run: the gradients stay what they are"
+            way_out = f"go on with a chunk_size below {self._chunk()} in a new run: every negative is still seen"
             raise TrainingError(f"{self.device} ran out of memory at step {self.step}; {way_out}") from None
         objective.reduce_gradients(list(self.named.values()), [self.model.logit_scale])
         norm = float(torch.nn.utils.clip_grad_norm_(self.named.values(), recipe.clip_norm))
