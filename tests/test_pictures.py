@@ -406,6 +406,8 @@ def test_the_everyday_set_has_sixty_four_pictures() -> None:
         ("dog", "Animals & Nature", True),
         ("left arrow", "Travel & Places", False),
         ("right-facing fist", "People & Body", False),
+        ("leftwards pushing hand", "People & Body", False),
+        ("chart decreasing", "Objects", False),
         ("copyright", "Symbols", False),
         ("three o’clock", "Travel & Places", False),
         ("bright sun", "Travel & Places", True),  # "right" within a word is no side

@@ -5,7 +5,7 @@ vector picture says so to a model more plainly than any change to its pixels can
 
     plain    as the artist drew it
     ink      flat colours, black outlines
-    line     black outlines on white, dark shapes kept
+    line     black outlines on white, dark shapes kept, and the colours that a shape inherits from its group
 
 `pixels` rasterizes (resvg, the extra `train`).
 """

@@ -280,9 +280,11 @@ def _drawings(concept: Concept, artist: str, folder: Path) -> Iterator[str]:
 
 
 def _survives_mirror(concept: Concept) -> bool:
-    """Whether the mirrored picture still goes by its name: nothing with a side, a letter, a dial or a text."""
+    """Whether the mirrored picture still goes by its name: nothing whose name has a side, a direction or a dial, and no
+    symbol. Small print on a thing (a newspaper, a taxi) does not count."""
     words = set(concept.captions["en"][0].replace("-", " ").replace("’", " ").split())
-    sided = {"left", "right", "clock", "clockwise", "thirty", "button", "facing", "arrow", "moon", "keycap", "keyboard"}
+    sided = {"left", "right", "leftwards", "rightwards", "clock", "clockwise", "thirty", "button", "facing", "arrow"}
+    sided |= {"moon", "chart", "keycap", "keyboard"}
     return concept.category != "Symbols" and not words & sided
 
 
