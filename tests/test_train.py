@@ -70,7 +70,7 @@ def test_a_run_that_could_not_begin_leaves_its_folder_free(folder: Path, tmp_pat
 
 
 def test_a_seed_may_be_of_any_size(folder: Path, tmp_path: Path) -> None:
-    begun(folder, tmp_path / "run", recipe(seed=1 << 64)).advance()
+    assert math.isfinite(begun(folder, tmp_path / "run", recipe(seed=1 << 64)).advance()["loss"])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
