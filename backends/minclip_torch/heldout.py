@@ -28,7 +28,7 @@ class HeldOut:
         classes = {name: number for number, name in enumerate(self.names)}
         own = [classes[name] for name, entry in zip(names, entries, strict=True) for _ in entry.images]
         self.owners = torch.tensor(own)  # (n,)
-        pictures = [processor.image_processor([str(path)]) for entry in entries for path in entry.images]
+        pictures = [processor.image_processor([str(image)]) for entry in entries for image in entry.images]
         for height, width in (one.shape[2:] for one in pictures):
             if (height, width) != (side, side):
                 raise DataError(
