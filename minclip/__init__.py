@@ -14,7 +14,8 @@ from minclip.errors import (
     MinclipError,
     TokenizerError,
 )
-from minclip.model import Model, ModelOutput, Prediction, load, zero_shot
+from minclip.model import Model, ModelOutput, load, zero_shot
+from minclip.ranking import Prediction
 
 __all__ = [
     "BackendError",

@@ -8,7 +8,7 @@ __all__ = ["main"]
 def main() -> int:
     """Run the command line; Ctrl-C while it is still being imported ends it as quietly as later on."""
     try:
-        from minclip import cli
+        from minclip.commands import cli
     except KeyboardInterrupt:
         return 130
     return cli.main()

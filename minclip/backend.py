@@ -19,12 +19,10 @@ import numpy as np
 from minclip.config import Config, RobertaConfig, TextConfig, VisionConfig
 from minclip.contrastive import unit
 from minclip.errors import BackendError
-from minclip.image import ImageProcessor, check_same_size
+from minclip.images.image import ImageProcessor, check_same_size
 from minclip.layers import Note, silent
 from minclip.towers import TowerOutput, causal_text_tower, head, roberta_text_tower, vision_tower
 from minclip.weights import Weights
-
-__all__ = ["Backend", "NumpyBackend", "Record", "Towers", "backends", "get_backend", "installed"]
 
 GROUP = "minclip.backends"
 
@@ -68,7 +66,7 @@ class Towers(Protocol):
         """The batch (b, c, height, width) that `vision` takes, from pictures of bytes (h, w, 3).
 
         resized: whether they are resized and cropped already, so that only normalizing is left. Where they are not,
-        the backend does so itself, with the very bytes of `minclip.image`.
+        the backend does so itself, with the very bytes of `minclip.images`.
         """
         ...
 

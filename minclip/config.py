@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 
 from minclip.errors import ConfigError
 
-__all__ = ["FAMILIES", "Config", "RobertaConfig", "TextConfig", "VisionConfig", "read_config"]
-
 ACTIVATIONS = ("gelu", "gelu_new", "quick_gelu", "relu", "selu", "silu")
 POSITION_TYPES = ("absolute", "relative_key", "relative_key_query")
 

@@ -11,8 +11,6 @@ import numpy as np
 
 from minclip.layers import softmax
 
-__all__ = ["contrastive_loss", "logits_per_image", "probabilities", "unit"]
-
 
 def unit(x: np.ndarray) -> np.ndarray:
     """Vectors divided by their length. x (b, p), result likewise."""

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-__all__ = ["BackendError", "CheckpointError", "ConfigError", "ImageError", "MinclipError", "TokenizerError"]
-
 
 class MinclipError(Exception):
     """Base of all errors below, so that `except minclip.MinclipError` catches every foreseen failure."""

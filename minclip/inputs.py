@@ -12,8 +12,6 @@ import numpy as np
 
 from minclip.config import Config, RobertaConfig, TextConfig
 
-__all__ = ["IMAGE_INPUTS", "TEXT_INPUTS", "checked_pixels", "checked_text", "inputs_of"]
-
 TEXT_INPUTS = ("input_ids", "attention_mask", "position_ids", "token_type_ids", "inputs_embeds", "head_mask")
 IMAGE_INPUTS = ("pixel_values", "interpolate_pos_encoding")
 

@@ -14,23 +14,6 @@ import numpy as np
 
 from minclip.weights import Weights
 
-__all__ = [
-    "ACTIVATIONS",
-    "attention",
-    "causal_mask",
-    "layer_norm",
-    "linear",
-    "merge_heads",
-    "mlp",
-    "multi_head_attention",
-    "padding_mask",
-    "post_norm_block",
-    "pre_norm_block",
-    "relative_positions",
-    "softmax",
-    "split_heads",
-]
-
 Note = Callable[[str, np.ndarray], None]
 """Told the name and value of a step as it is computed; how hidden states, attentions and a backend's
 disagreements are seen without a second copy of the forward pass."""

@@ -11,21 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from minclip import checkpoint
 from minclip.backend import Towers, get_backend
+from minclip.checkpoints import checkpoint
 from minclip.config import Config, TextConfig
 from minclip.contrastive import contrastive_loss, logits_per_image, probabilities, unit
 from minclip.errors import BackendError, CheckpointError, ConfigError, ImageError
-from minclip.image import ImageSource
+from minclip.images.image import ImageSource
 from minclip.inputs import IMAGE_INPUTS, TEXT_INPUTS, checked_pixels, checked_text, inputs_of
 from minclip.notice import say_once
 from minclip.pipeline import Progress, batched
 from minclip.processor import Processor, prepared
-from minclip.ranking import Prediction, Ranking, checked_labels, checked_templates, rank, templated
+from minclip.ranking import Ranking, checked_labels, checked_templates, rank, templated
 from minclip.towers import TowerOutput
 from minclip.weights import Weights
-
-__all__ = ["Model", "ModelOutput", "Prediction", "Ranking", "load", "zero_shot"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Model:
     ) -> Any:
         """Rank labels for an image, best first, by softmax over the scaled cosines (Radford et al. 2021, section 3.1).
 
-        image: anything `minclip.image` opens gives a `Ranking`, a list of them a list of those. labels: used as they
+        image: anything `minclip.images` opens gives a `Ranking`, a list of them a list of those. labels: used as they
         stand, in any language the checkpoint knows. template: a string with one `{}` for the label, "a photo of a {}."
         for class names with CLIP, or several, whose unit vectors are averaged. top_k: keep that many.
         Raises ValueError for no labels, no image, or a template without `{}`; ImageError for an unreadable image.

@@ -11,8 +11,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["ANOTHER", "say_once", "way_out"]
-
 ANOTHER = "openai/clip-vit-large-patch14"  # a model of the world outside, as an example
 _way_out = f'pass model="{ANOTHER}"'
 _said = threading.Lock()  # taken by whoever says it first, and never given back

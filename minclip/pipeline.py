@@ -11,8 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TextIO, TypeVar
 
-__all__ = ["Progress", "ahead", "batched", "default_workers"]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -11,11 +11,10 @@ import numpy as np
 
 from minclip.config import Config
 from minclip.errors import ConfigError, ImageError, TokenizerError
-from minclip.image import ImageProcessor, ImageSource, open_image, read_json
+from minclip.images.image import ImageProcessor, ImageSource, open_image, read_json
 from minclip.pipeline import ahead, default_workers
-from minclip.tokenizers import Tokenizer, find_tokenizer
-
-__all__ = ["Processor", "prepared"]
+from minclip.tokenizers import find_tokenizer
+from minclip.tokenizers.batch import Tokenizer
 
 
 class Processor:

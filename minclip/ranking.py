@@ -7,8 +7,6 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-__all__ = ["Prediction", "Ranking", "checked_labels", "checked_templates", "rank", "templated"]
-
 
 class Prediction(NamedTuple):
     """A label and how probable it is among the labels it was ranked with."""

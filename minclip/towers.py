@@ -26,8 +26,6 @@ from minclip.layers import (
 )
 from minclip.weights import Weights
 
-__all__ = ["TowerOutput", "causal_text_tower", "head", "interpolate_positions", "roberta_text_tower", "vision_tower"]
-
 
 @dataclass(frozen=True)
 class TowerOutput:

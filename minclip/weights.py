@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-__all__ = ["BFLOAT16", "Weights", "widen"]
-
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 
 

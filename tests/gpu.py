@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from minclip.config import Config, TextConfig, VisionConfig
-from minclip.image import ImageProcessor
+from minclip.images.image import ImageProcessor
 from minclip.model import Model
 from minclip.processor import Processor
 from minclip.weights import Weights
@@ -74,7 +74,7 @@ def main(given: list[str] | None = None) -> int:
     if options.device == "cuda" and not torch.cuda.is_available():
         print("no CUDA device here, so there is nothing to check", file=sys.stderr)
         return 2
-    suite = Path(__file__).with_name("test_torch_backend.py")
+    suite = Path(__file__).with_name("torch") / "test_torch_backend.py"
     if not options.no_suite and pytest.main(["-q", "-o", "addopts=", str(suite), "-k", "Cuda"]):
         return 1
     lines: list[str] = []

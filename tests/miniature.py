@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from minclip import checkpoint
 from minclip.backend import NumpyTowers
+from minclip.checkpoints import checkpoint
 from minclip.config import Config
-from minclip.image import ImageProcessor
+from minclip.images.image import ImageProcessor
 from minclip.tokenizers.bpe import BPETokenizer
 from minclip.weights import Weights
 

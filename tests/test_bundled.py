@@ -17,7 +17,9 @@ import transformers
 from PIL import Image
 
 import minclip
-from minclip import checkpoint, demo, notice
+from minclip import notice
+from minclip.checkpoints import checkpoint
+from minclip.commands import demo
 from minclip.tokenizers import Tokenizer
 from minclip.tokenizers.bpe import BPETokenizer
 
@@ -47,7 +49,9 @@ HOSTILE = [
 
 def said(program: str, box: Path) -> list[str]:
     """The lines on stderr of a process of its own, whose models in the box are those of `box`."""
-    start = f"import pathlib, minclip\nminclip.checkpoint.BUNDLED = pathlib.Path({str(box)!r})\n"
+    start = (
+        f"import pathlib\nfrom minclip.checkpoints import checkpoint\ncheckpoint.BUNDLED = pathlib.Path({str(box)!r})\n"
+    )
     done = subprocess.run([sys.executable, "-c", start + program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stderr.splitlines()
@@ -62,7 +66,7 @@ def test_a_process_that_loads_bundled_models_says_so_in_one_line(box: Path) -> N
 
 def test_the_command_line_says_it_in_its_own_words(box: Path) -> None:
     command = ["zero-shot", str(PICTURES[0]), "--labels", "a", "b"]
-    (line,) = said(f"from minclip.cli import main\nmain({command})", box)
+    (line,) = said(f"from minclip.commands.cli import main\nmain({command})", box)
     assert line.endswith(f"for those pass --model {notice.ANOTHER}")
 
 

@@ -15,8 +15,8 @@ from miniature import captions, draw
 from PIL import Image
 
 import minclip
-from minclip import checkpoint
 from minclip.backend import NumpyTowers
+from minclip.checkpoints import checkpoint
 from minclip.contrastive import unit
 
 transformers.logging.disable_progress_bar()

@@ -1,7 +1,7 @@
 """The NumPy backend in float32 against itself in float64. A backend's whole test file is as long as this one."""
 
 from minclip.backend import NumpyBackend
-from minclip.testing import BackendConformance
+from minclip.testing.conformance import BackendConformance
 
 
 class TestNumpy(BackendConformance):

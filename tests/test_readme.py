@@ -44,7 +44,7 @@ def test_every_name_of_minclip_that_readme_uses_is_there() -> None:
 
 @pytest.mark.parametrize("command", re.findall(r"^minclip ([a-z-]+)", README, flags=re.MULTILINE))
 def test_every_command_of_readme_exists(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from minclip.cli import main
+    from minclip.commands.cli import main
 
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

@@ -13,10 +13,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from minclip.config import Config
-from minclip.image import ImageProcessor
+from minclip.images.image import ImageProcessor
 from minclip.tokenizers import find_tokenizer
 from minclip.tokenizers.bpe import BPETokenizer
-from minclip_torch.recipe import Recipe
+from minclip_torch.training.recipe import Recipe
 
 COLOURS = {"red": ("rouge", (220, 40, 40)), "green": ("vert", (40, 160, 60)), "blue": ("bleu", (50, 80, 220))}
 SHAPES = {"disc": "disque", "box": "carré", "bar": "barre", "dot": "point"}

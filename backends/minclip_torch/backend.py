@@ -15,15 +15,13 @@ from torch.nn import functional as F  # noqa: N812
 from minclip.backend import Record
 from minclip.config import Config, TextConfig
 from minclip.errors import BackendError
-from minclip.image import ImageProcessor
+from minclip.images.image import ImageProcessor
 from minclip.towers import TowerOutput, end_of_text
 from minclip.weights import BFLOAT16, Weights
 from minclip_torch.layers import Look, PostNormLayer, PreNormLayer
 from minclip_torch.modules import Clip
 from minclip_torch.packed import pack
 from minclip_torch.pixels import normalize, resize_and_crop, upload
-
-__all__ = ["TorchBackend", "TorchTowers", "load_weights", "tensor"]
 
 DTYPES = {
     "float32": torch.float32,

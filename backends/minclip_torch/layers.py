@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-__all__ = ["ACTIVATIONS", "Look", "PostNormLayer", "PreNormLayer", "additive_mask"]
-
 
 def quick_gelu(x: Tensor) -> Tensor:
     """x sigmoid(1.702 x)."""

@@ -15,8 +15,6 @@ from torch.utils.checkpoint import checkpoint
 from minclip.config import Config, RobertaConfig, TextConfig, VisionConfig
 from minclip_torch.layers import Look, PostNormLayer, PreNormLayer, additive_mask
 
-__all__ = ["CausalTextTower", "Clip", "RobertaTextTower", "VisionTower"]
-
 UNSEEN = Look()
 
 

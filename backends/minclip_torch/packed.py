@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["pack"]
-
 
 class PackedLinear(nn.Module):
     """`nn.Linear` on a weight in oneDNN's own layout. Inference only; its state dict is empty."""

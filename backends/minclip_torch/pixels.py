@@ -1,4 +1,4 @@
-"""Pictures of bytes to `pixel_values` on the device: resize, crop and normalize, with the bytes of `minclip.image`.
+"""Pictures of bytes to `pixel_values` on the device: resize, crop and normalize, with the bytes of `minclip.images`.
 
 The resize is the reference's: horizontal pass first, weights with 22 fractional bits, rounded to 8 bits in between.
 Its sums are whole numbers below 2^53, so that a float64 matrix product computes them exactly, whatever the order.
@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from minclip.image import ImageProcessor, check_same_size
-from minclip.resize import FRACTION_BITS, filter_bank, resized_size
-
-__all__ = ["normalize", "resize", "resize_and_crop", "upload"]
+from minclip.images.image import ImageProcessor, check_same_size
+from minclip.images.resize import FRACTION_BITS, filter_bank, resized_size
 
 
 def upload(pixels: Sequence[np.ndarray], device: torch.device) -> Tensor:
@@ -45,7 +43,7 @@ def resize_matrix(n_in: int, n_out: int, resample: int, device: torch.device) ->
 
 
 def resize(pixels: Tensor, size: tuple[int, int], resample: int) -> Tensor:
-    """uint8 (b, h, w, c) -> uint8 (b, *size, c): bit for bit `minclip.resize.resize` of each."""
+    """uint8 (b, h, w, c) -> uint8 (b, *size, c): bit for bit `minclip.images.resize.resize` of each."""
     height, width = size
     x = pixels
     if x.shape[2] != width:

@@ -8,8 +8,6 @@ from pathlib import Path
 from minclip.errors import TokenizerError
 from minclip.tokenizers.batch import Tokenizer
 
-__all__ = ["Tokenizer", "find_tokenizer"]
-
 
 def find_tokenizer(folder: str | Path) -> Tokenizer | None:
     """The tokenizer whose files lie in `folder`, or None where there are none.

@@ -10,8 +10,6 @@ import regex
 
 from minclip.errors import TokenizerError
 
-__all__ = ["WHITE_SPACE", "AddedToken", "AddedTokenFinder"]
-
 # Unicode's White_Space; Python's own idea of it has U+001C to U+001F besides.
 WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 

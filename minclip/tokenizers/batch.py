@@ -15,8 +15,6 @@ import numpy as np
 
 from minclip.errors import TokenizerError
 
-__all__ = ["Padding", "Tokenizer"]
-
 Padding = Literal["longest", "max_length", False]
 
 

@@ -34,8 +34,6 @@ from minclip.tokenizers.bpe_files import (
 )
 from minclip.tokenizers.cleaning import FRAMES, AddedTokenCutter, Cleaning, clean, is_plain, split_words
 
-__all__ = ["AddedToken", "BPETokenizer", "merge", "merge_long", "spell", "train_merges"]
-
 Pair = tuple[str, str]
 
 BYTE_SYMBOLS = byte_symbols()

@@ -19,8 +19,6 @@ from typing import Any
 from minclip.errors import TokenizerError
 from minclip.tokenizers.added_tokens import AddedToken
 
-__all__ = ["BPEFiles", "MergeError", "byte_symbols", "check_fit", "read_folder", "read_openai", "write_folder"]
-
 END_OF_WORD = "</w>"
 OPENAI_MERGES = 49152 - 256 - 2  # how many of the published merges OpenAI's code takes
 MAX_LENGTH = 77

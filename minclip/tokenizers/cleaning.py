@@ -23,8 +23,6 @@ import regex
 
 from minclip.tokenizers.added_tokens import AddedToken, AddedTokenFinder
 
-__all__ = ["AddedTokenCutter", "Cleaning", "clean", "is_plain", "split_words"]
-
 Cleaning = Literal["ftfy", "nfc"]
 
 # The words that CLIP's split pattern knows by name.

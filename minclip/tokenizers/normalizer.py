@@ -20,8 +20,6 @@ import numpy as np
 from minclip.errors import TokenizerError
 from minclip.tokenizers.sentencepiece_file import NormalizerSpec
 
-__all__ = ["SPACE", "CharacterMap", "Normalizer", "PrefixMatcher"]
-
 SPACE = "\u2581"  # LOWER ONE EIGHTH BLOCK, how the vocabulary spells a space
 
 _LONGEST_KEY = 64  # bytes; the maps that the trainer ships have keys of up to 12

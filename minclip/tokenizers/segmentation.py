@@ -13,8 +13,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-__all__ = ["REBASE", "Lexicon", "Span", "merge_pairs", "runner_up_gap", "viterbi"]
-
 Symbol = TypeVar("Symbol", str, int)
 Span = tuple[int, int, int]  # id, start, end
 

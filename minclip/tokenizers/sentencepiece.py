@@ -18,8 +18,6 @@ from minclip.tokenizers.segmentation import Span
 from minclip.tokenizers.sentencepiece_model import SentencePieceModel
 from minclip.tokenizers.tokenizer_json import TokenizerJSON
 
-__all__ = ["FairseqVocabulary", "SentencePieceModel", "SentencePieceTokenizer"]
-
 _MODEL = "sentencepiece.bpe.model"
 _SMALL_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _MAX_LENGTH = 512  # XLM-R's, where the files do not say

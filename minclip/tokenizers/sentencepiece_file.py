@@ -18,18 +18,6 @@ import numpy as np
 
 from minclip.errors import TokenizerError
 
-__all__ = [
-    "BYTE",
-    "CONTROL",
-    "NORMAL",
-    "UNKNOWN",
-    "UNUSED",
-    "USER_DEFINED",
-    "ModelFile",
-    "NormalizerSpec",
-    "TrainerSpec",
-]
-
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

@@ -19,8 +19,6 @@ from minclip.tokenizers.normalizer import SPACE, Normalizer, PrefixMatcher
 from minclip.tokenizers.segmentation import REBASE, Lexicon, Span, merge_pairs, runner_up_gap, viterbi
 from minclip.tokenizers.sentencepiece_file import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, ModelFile
 
-__all__ = ["SentencePieceModel", "decode_utf8"]
-
 _UNKNOWN_PENALTY = np.float32(10)
 _REMEMBERED = 1 << 16  # words
 _LONGEST_REMEMBERED = 64  # characters

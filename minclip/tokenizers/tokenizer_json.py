@@ -25,8 +25,6 @@ from minclip.tokenizers.normalizer import CharacterMap
 from minclip.tokenizers.segmentation import Span
 from minclip.tokenizers.tokenizer_json_models import make_decoder, make_model
 
-__all__ = ["TokenizerJSON"]
-
 Spans = list[tuple[int, int]]
 Edits = Iterable[tuple[str, int]]  # a text's edited form: a string, and how many characters of the text it stands for
 

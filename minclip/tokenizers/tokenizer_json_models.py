@@ -11,8 +11,6 @@ from minclip.errors import TokenizerError
 from minclip.tokenizers.segmentation import Lexicon, Span, merge_pairs, viterbi
 from minclip.tokenizers.sentencepiece_model import decode_utf8
 
-__all__ = ["JSONModel", "make_decoder", "make_model"]
-
 Decoder = Callable[[list[str]], list[str]]
 
 _UNKNOWN_PENALTY = 10.0

@@ -1,0 +1,167 @@
+"""How good a checkpoint is on a held-out set of named pictures.
+
+    python -m minclip_torch.training.evaluate MODEL DATA.jsonl [--set everyday] [--languages en fr] [--card README.md]
+
+Zero-shot: each picture against all names of a language, one class a name (Radford et al. 2021, section 3.1), top-1 and
+top-5. Retrieval: the rank of what belongs together among everything, in both directions, as mean reciprocal rank and
+recall at 1, 5 and 10. Any backend that `minclip.load` knows computes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+import minclip
+from minclip.files import replacing
+from minclip_torch.training.command import exit_code
+from minclip_torch.training.dataset import DataError, Entry, read_entries
+
+BEGIN, END = "<!-- evaluation -->", "<!-- end of evaluation -->"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Fractions of 1, over `pictures` pictures and `names` different names of one language."""
+
+    language: str
+    pictures: int
+    names: int
+    top1: float
+    top5: float
+    image_to_text_mrr: float
+    text_to_image_mrr: float
+    text_to_image_recall1: float
+    text_to_image_recall5: float
+    text_to_image_recall10: float
+
+
+def ranks(similarity: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The rank, from 1, of the best right candidate in each row; ties count against it, and so does NaN.
+
+    similarity (queries, candidates); right: the same shape, True where a candidate answers the query.
+    """
+    best = np.where(right, similarity, -np.inf).max(axis=1, keepdims=True)
+    return 1 + (~(similarity < best) & ~right).sum(axis=1)
+
+
+def scores(language: str, images: np.ndarray, texts: np.ndarray, right: np.ndarray) -> Scores:
+    """images (n, p) and texts (m, p): unit vectors; right (n, m): which names each picture goes by."""
+    similarity = images @ texts.T
+    by_image, by_text = ranks(similarity, right), ranks(similarity.T, right.T)
+    return Scores(
+        language,
+        len(images),
+        len(texts),
+        float((by_image <= 1).mean()),
+        float((by_image <= 5).mean()),
+        float((1 / by_image).mean()),
+        float((1 / by_text).mean()),
+        *(float((by_text <= k).mean()) for k in (1, 5, 10)),
+    )
+
+
+def evaluate(model: minclip.Model, entries: Sequence[Entry], languages: Sequence[str] = ()) -> list[Scores]:
+    """Score a model in each language (default: all that every entry has).
+
+    Names that two entries share are one class, and a picture of either is right. Raises DataError for a language that
+    an entry lacks, and where there is none that all have.
+    """
+    common = [code for code in entries[0].captions if all(code in entry.captions for entry in entries)]
+    if not common:
+        raise DataError("the entries have no language in common: leave out those that lack the one you want")
+    for code in languages:
+        if code not in common:
+            raise DataError(f"not every entry has captions in {code!r}; all have {', '.join(common)}")
+    owners = [i for i, entry in enumerate(entries) for _ in entry.images]
+    images = model.encode_image([str(path) for entry in entries for path in entry.images])
+    found = []
+    for code in languages or common:
+        names = [entry.captions[code][0] for entry in entries]
+        classes = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        own = np.array([classes[names[owner]] for owner in owners])
+        right = own[:, None] == np.arange(len(classes))  # (pictures, names)
+        found.append(scores(code, images, model.encode_text(list(classes)), right))
+    return found
+
+
+def table(found: Sequence[Scores]) -> str:
+    """A Markdown table, per cent."""
+    heads = ["language", "pictures", "names", "top-1", "top-5", "MRR i→t", "MRR t→i", "R@1 t→i", "R@5 t→i", "R@10 t→i"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    rows = [list(asdict(one).values()) for one in found]
+    if len(rows) > 1:
+        means = np.mean([row[3:] for row in rows], axis=0)
+        rows.append(["mean", rows[0][1], round(np.mean([row[2] for row in rows])), *means])
+    for language, pictures, names, *values in rows:
+        cells = [language or "-", pictures, names, *(f"{100 * value:.1f}" for value in values)]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def read_card(path: Path) -> tuple[str, str]:
+    """A model card up to the first mark, and from the second one on. Raises DataError where it has none."""
+    try:
+        before, mark, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start})") from None
+    _, end, after = rest.partition(END)
+    if not (mark and end):
+        raise DataError(f"{path} has no {BEGIN} ... {END} for the results to go between")
+    return before + mark, end + after
+
+
+def write_card(path: Path, text: str) -> None:
+    """Put the results between the card's two marks, all of them or none. Raises DataError where it has no marks."""
+    before, after = read_card(path)
+    with replacing(path) as file:
+        file.write(f"{before}\n\n{text}\n\n{after}".encode())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m minclip_torch.training.evaluate", description=(__doc__ or "").split("\n\n")[0]
+    )
+    parser.add_argument("model", help="a bundled name, a checkpoint folder or a hub id")
+    parser.add_argument("data", type=Path, nargs="+", help="JSON lines of named pictures")
+    parser.add_argument("--set", help="only entries that belong to this set, among their own names")
+    parser.add_argument("--languages", nargs="+", default=[], metavar="CODE", help="(default: all)")
+    parser.add_argument("--backend", default="numpy")
+    parser.add_argument("--json", action="store_true", help="a JSON object a line instead of a table")
+    parser.add_argument("--card", type=Path, help="write the tables into this model card, too")
+    options = parser.parse_args(arguments)
+    command = shlex.join(["python", "-m", "minclip_torch.training.evaluate", *(arguments or sys.argv[1:])])
+    return exit_code(lambda: _report(options, command), stopped="no card was written")
+
+
+def _report(options: argparse.Namespace, command: str) -> None:
+    """Print the tables, or JSON lines, and write the card. command: what the card says made them."""
+    if options.card:
+        read_card(options.card)  # refused before the work, not after it
+    model = minclip.load(options.model, backend=options.backend)
+    parts = []
+    for data in options.data:
+        entries = read_entries(data)
+        if options.set:
+            entries = [entry for entry in entries if options.set in entry.sets]
+            if not entries:
+                raise DataError(f"{data} has no entry of the set {options.set!r}")
+        found = evaluate(model, entries, options.languages)
+        if options.json:
+            print("\n".join(json.dumps({"data": str(data), **asdict(one)}) for one in found))
+        parts.append(f"`{data.name}`{f', {options.set}' if options.set else ''}:\n\n{table(found)}")
+    if not options.json:
+        print("\n\n".join(parts))
+    if options.card:
+        write_card(options.card, "\n\n".join([f"    {command}", *parts]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""One safetensors file: eight bytes that say how long the header is, a JSON header, and the tensors one after another.
+
+The header maps each name to a type, a shape and the bytes' place. Reading maps the file into memory and hands out
+views of it, so that a tensor nobody asks for never leaves the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from minclip.errors import CheckpointError
+from minclip.weights import BFLOAT16, widen
+
+DTYPES: dict[str, np.dtype] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": BFLOAT16}
+STORED_AS = ("float32", "float16", "bfloat16")
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def read_tensors(path: Path, skip: Callable[[str], bool] = lambda name: False) -> dict[str, np.ndarray]:
+    """The tensors of a file by name, as read-only views of its memory map; those that `skip` names are left out.
+
+    A bfloat16 tensor comes as an array of `BFLOAT16`. Raises CheckpointError, naming the file, where it is absent or
+    not a whole safetensors file, and naming the tensor, where its type is no floating type of 16 bits or more.
+    """
+    try:
+        with safe_open(str(path), framework="numpy"):  # the format's own library checks header, offsets and length
+            pass
+        with path.open("rb") as file:
+            mapping = mmap.mmap(
+                file.fileno(), 0, access=mmap.ACCESS_COPY
+            )  # a module trained on views of it never writes the file
+        header, start = _header(mapping)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file ({_one_line(error)}); download or save it again"
+        ) from None
+    data = np.frombuffer(mapping, np.uint8)[start:]
+    data.flags.writeable = False
+    tensors = {}
+    for name, entry in header.items():
+        if skip(name):
+            continue
+        if entry["dtype"] not in DTYPES:
+            raise CheckpointError(
+                f"{path}: tensor {name} is stored as {entry['dtype']}, and minclip reads {', '.join(DTYPES)}; "
+                "save the weights in one of these types"
+            )
+        begin, end = entry["data_offsets"]
+        tensors[name] = data[begin:end].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return tensors
+
+
+def _header(mapping: mmap.mmap) -> tuple[dict[str, Any], int]:
+    """The header without its metadata, and where the data begins. Raises ValueError for a name given twice."""
+    start = 8 + int.from_bytes(mapping[:8], "little")
+    header = json.loads(mapping[8:start], object_pairs_hook=_no_repeats)
+    header.pop("__metadata__", None)
+    return header, start
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose names differ; the format's library lets a repeated name pass where the offsets agree."""
+    content: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in content:
+            raise ValueError(f"{name} is in the header twice")
+        content[name] = value
+    return content
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+def write_tensors(file: BinaryIO, tensors: Mapping[str, np.ndarray], dtype: str | None = None) -> None:
+    """Write a safetensors file, each tensor converted to `dtype` (see `convert`) as it is written.
+
+    The widest types come first, which keeps every tensor aligned to its own width. The metadata's `format: pt` is
+    what Transformers asks for.
+    """
+    kinds = {kind: name for name, kind in DTYPES.items()}
+    types = {name: _type_after(array.dtype, dtype) for name, array in tensors.items()}
+    if foreign := sorted(name for name, kind in types.items() if kind not in kinds):
+        raise CheckpointError(f"tensor {foreign[0]} is of type {types[foreign[0]]}; convert it to one of {STORED_AS}")
+    order = sorted(tensors, key=lambda name: (-types[name].itemsize, name))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in order:
+        begin, end = end, end + tensors[name].size * types[name].itemsize
+        header[name] = {"dtype": kinds[types[name]], "shape": tensors[name].shape, "data_offsets": (begin, end)}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in order:
+        try:
+            array = convert(tensors[name], dtype)
+        except FloatingPointError:
+            raise CheckpointError(f"tensor {name} has numbers too large for {dtype}; save as bfloat16") from None
+        file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def convert(array: np.ndarray, dtype: str | None) -> np.ndarray:
+    """A tensor as float32, float16 or bfloat16 (in `BFLOAT16`), rounded to the nearest; None leaves it as it is.
+
+    Raises FloatingPointError where a finite number has no finite neighbour in the new type.
+    """
+    if dtype is None or array.dtype == _type_after(array.dtype, dtype):
+        return array
+    with np.errstate(over="raise"):
+        return round_to_bfloat16(widen(array)) if dtype == "bfloat16" else widen(array, dtype)
+
+
+def round_to_bfloat16(x: np.ndarray) -> np.ndarray:
+    """float32 to `BFLOAT16`, ties to even: add half of what is cut off, less one where the kept part is even.
+
+    What overflows becomes infinite, as IEEE 754 has it; a NaN stays one, made quiet.
+    """
+    bits = x.view(np.uint32)
+    kept = bits >> 16
+    kept &= 1
+    kept += bits
+    kept += 0x7FFF
+    kept >>= 16
+    return np.where(np.isnan(x), bits >> 16 | 0x40, kept).astype("<u2").view(BFLOAT16)
+
+
+def _type_after(kind: np.dtype, dtype: str | None) -> np.dtype:
+    """What `convert` makes of a tensor of type `kind`."""
+    if dtype is None:
+        return kind
+    return BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype)

@@ -1,0 +1,393 @@
+"""The proof that a backend says what the reference says: a class to subclass. Needs hypothesis and any test runner.
+
+    from minclip.testing import BackendConformance
+    from minclip_torch import TorchBackend
+
+    class TestTorch(BackendConformance):
+        backend = TorchBackend()
+        device = "cpu"
+        dtypes = ("float32", "bfloat16")
+
+pytest collects the claims through the subclass. Elsewhere: `for name, check in TestTorch().claims(): check()`.
+Where a backend disagrees, the failure names the first tower, layer and step that differ (`first_divergence`), and
+hypothesis the smallest model and input it found.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
+
+from minclip.backend import Backend
+from minclip.config import FAMILIES, Config, RobertaConfig, TextConfig
+from minclip.contrastive import logits_per_image, probabilities
+from minclip.errors import BackendError
+from minclip.images.image import ImageProcessor
+from minclip.testing.divergence import STEP_TOLERANCES, first_divergence, visible
+from minclip.testing.strategies import (
+    Case,
+    RandomModel,
+    cases,
+    classifiers,
+    configs,
+    image_inputs,
+    image_processors,
+    optional_text_inputs,
+    pictures,
+    single_towers,
+    text_inputs,
+)  # fmt: skip
+from minclip.testing.truth import TOLERANCES, Built, blame, close, image_part, refusal, text_part, truth
+from minclip.towers import end_of_text
+
+WIDTHS = {"float64": 8, "float32": 8, "bfloat16": 32, "float16": 32}
+"""The least width of towers and embeddings by dtype. The tolerances are those of real models, where a unit vector has
+hundreds of channels. Measured with the torch backend, 250 to 800 random models each: bfloat16 is off by at most 0.037
+at widths 8 to 16, 0.013 at 16 to 32 and 0.0093 at 32 to 64; float16 by a tenth of that. Sharp attention and tiny
+variances make it no worse, so that half precision is tried with the same weights as float32."""
+RECORDS = st.fixed_dictionaries({"output_hidden_states": st.booleans(), "output_attentions": st.booleans()})
+SIZES = {"num_attention_heads": 3, "hidden_size": 12, "intermediate_size": 10, "num_hidden_layers": 1}
+TINY = RandomModel(
+    Config.from_dict(
+        {
+            "model_type": "clip",
+            "text_config": {**SIZES, "vocab_size": 9, "eos_token_id": 8},
+            "vision_config": {**SIZES, "image_size": 8, "patch_size": 4},
+            "projection_dim": 6,
+        }
+    ),
+    seed=0,
+)
+
+
+class BackendConformance:
+    """Every claim that a backend has to bear out, a method each. Subclass it and set `backend`.
+
+    device: passed to `build`. dtypes: which to prove; the first is the one that most claims are tried in. options:
+    further arguments of `build`. examples: random models per claim (and family, and dtype). shrink: whether hypothesis
+    looks for a smaller failing case. Override `native` where the backend has arrays of its own.
+
+    The methods are plain functions that make their hypothesis property when they are called, so that any number of
+    subclasses share nothing.
+    """
+
+    backend: ClassVar[Backend]
+    device: ClassVar[str | None] = None
+    dtypes: ClassVar[Sequence[str]] = ("float32",)
+    options: ClassVar[dict[str, Any]] = {}
+    examples: ClassVar[int] = 25
+    shrink: ClassVar[bool] = True
+
+    def native(self, array: np.ndarray) -> Any:
+        """An array of NumPy's as the backend's own."""
+        return array
+
+    # --- running ---------------------------------------------------------------------------------------------------
+
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        """pytest's hook: a claim about a family or a dtype is a test for each."""
+        for name, values in self._parameters().items():
+            if name in metafunc.fixturenames:
+                metafunc.parametrize(name, values)
+
+    def claims(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """Each claim, for each family and dtype it is about, with the function that tries it."""
+        for name in (name for name in dir(self) if name.startswith("test_")):
+            claim = getattr(self, name)
+            calls: list[tuple[str, dict[str, str]]] = [(name, {})]
+            for parameter in inspect.signature(claim).parameters:
+                values = self._parameters()[parameter]
+                calls = [(f"{label}[{value}]", {**call, parameter: value}) for label, call in calls for value in values]
+            yield from ((label, partial(claim, **call)) for label, call in calls)
+
+    def _parameters(self) -> dict[str, Sequence[str]]:
+        causal = [name for name in FAMILIES if name != "altclip"]
+        return {"family": sorted(FAMILIES), "causal_family": causal, "dtype": self.dtypes}
+
+    def for_all(self, strategy: st.SearchStrategy[Any], claim: Callable[[Any], None]) -> None:
+        """Try a claim on random examples."""
+        phases = [phase for phase in Phase if self.shrink or phase is not Phase.shrink]
+        slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+        limits = settings(max_examples=self.examples, deadline=None, phases=phases, suppress_health_check=slow)
+        limits(given(strategy)(claim))()
+
+    def build(self, model: RandomModel, dtype: str | None = None) -> Built:
+        """The model on the backend under test."""
+        dtype = self.dtypes[0] if dtype is None else dtype
+        return Built(
+            model.config,
+            self.backend.build(model.config, model.weights, device=self.device, dtype=dtype, **self.options),
+        )
+
+    @property
+    def tolerance(self) -> float:
+        """Of the first dtype, in which invariants are tried."""
+        return TOLERANCES[self.dtypes[0]]
+
+    @property
+    def width(self) -> int:
+        """The least width of random models. In half precision, where an error is one of many channels, it is larger."""
+        return WIDTHS[self.dtypes[0]]
+
+    # --- agreement with the reference in float64 -------------------------------------------------------------------
+
+    def test_unit_embeddings_agree_with_float64(self, family: str, dtype: str) -> None:
+        def claim(case: Case) -> None:
+            with blame(case, built := self.build(case.model, dtype)):
+                expected = truth(case.model).embed(case.inputs)
+                for tower, embeds in built.embed(case.inputs).items():
+                    close(f"{tower} embeddings", embeds, expected[tower], TOLERANCES[dtype])
+
+        self.for_all(cases(configs(family, WIDTHS[dtype])), claim)
+
+    def test_every_output_agrees_with_float64(self, family: str) -> None:
+        self.for_all(st.tuples(cases(configs(family, self.width)), RECORDS), self._outputs_agree)
+
+    def test_single_towers_agree_with_float64(self) -> None:
+        self.for_all(st.tuples(cases(single_towers(self.width)), RECORDS), self._outputs_agree)
+
+    def test_classifiers_agree_with_float64(self) -> None:
+        self.for_all(st.tuples(cases(classifiers(self.width)), RECORDS), self._outputs_agree)
+
+    def test_interpolated_positions_agree_with_float64(self) -> None:
+        drawn = cases(configs("clip", self.width), image_inputs, interpolate=True)
+        self.for_all(st.tuples(drawn, RECORDS), self._outputs_agree)
+
+    def test_optional_text_inputs_agree_with_float64(self, family: str) -> None:
+        drawn = cases(configs(family, self.width), optional_text_inputs)
+        self.for_all(st.tuples(drawn, RECORDS), self._outputs_agree)
+
+    def test_weights_stored_in_half_precision_mean_their_exact_values(self) -> None:
+        stored = st.sampled_from(["float16", "bfloat16"])
+        drawn = stored.flatmap(lambda kind: cases(configs(None, self.width), stored=kind))
+        self.for_all(st.tuples(drawn, RECORDS), self._outputs_agree)
+
+    def _outputs_agree(self, drawn: tuple[Case, dict[str, bool]]) -> None:
+        """All fields of both towers' outputs: the same ones, of the same shapes, with the same numbers."""
+        case, record = drawn
+        allowed = max(
+            self.tolerance, STEP_TOLERANCES[self.dtypes[0]]
+        )  # in half precision they are no better than steps
+        with blame(case, built := self.build(case.model)):
+            expected = truth(case.model).run(case.inputs, **record)
+            for tower, found in built.run(case.inputs, **record).items():
+                seen = visible(tower, case.inputs, case.model.config)
+                assert found.keys() == expected[tower].keys(), f"{tower} tower gives {sorted(found)}"
+                for name, value in found.items():
+                    right = expected[tower][name]
+                    pairs = [(value, right)] if not isinstance(right, tuple) else zip(value, right, strict=True)
+                    step = "probabilities" if name == "attentions" else name
+                    for one, other in pairs:
+                        scale = max(1.0, float(np.abs(other).max()))
+                        close(f"{tower} {name}", one, other, allowed * scale, seen and seen.of(step))
+
+    def test_logits_and_probabilities_agree_with_float64(self, family: str) -> None:
+        def claim(case: Case) -> None:
+            with blame(case, built := self.build(case.model)):
+                scale = float(case.model.weights["logit_scale"])
+                pairs = [(e["vision"], e["text"]) for e in (m.embed(case.inputs) for m in (built, truth(case.model)))]
+                found, expected = (logits_per_image(image, text, scale) for image, text in pairs)
+                close("logits", found, expected, self.tolerance * math.exp(scale))
+                close("probabilities", probabilities(found), probabilities(expected), self.tolerance * math.exp(scale))
+
+        self.for_all(cases(configs(family, self.width)), claim)
+
+    def test_steps_are_told_in_the_order_and_with_the_values_of_the_reference(self, family: str) -> None:
+        def claim(case: Case) -> None:
+            found = first_divergence(truth(case.model), self.build(case.model), case.inputs)
+            assert found is None, str(found)
+
+        self.for_all(cases(configs(family, self.width)), claim)
+
+    # --- invariants, which need no reference -----------------------------------------------------------------------
+
+    def test_a_batch_is_its_rows_one_by_one(self, family: str) -> None:
+        def claim(case: Case) -> None:
+            built = self.build(case.model)
+            for tower, embeds in built.embed(case.inputs).items():
+                part = text_part(case.inputs) if tower == "text" else image_part(case.inputs)
+                for i, row in enumerate(embeds):
+                    alone = built.embed({name: array[i : i + 1] for name, array in part.items()})[tower][0]
+                    close(f"{tower} row {i}", alone, row, self.tolerance)
+
+        self.for_all(cases(configs(family, self.width)), claim)
+
+    def test_permuting_a_batch_permutes_its_embeddings(self, family: str) -> None:
+        def claim(case: Case) -> None:
+            built = self.build(case.model)
+            turned = built.embed({name: array[::-1] for name, array in case.inputs.items()})
+            for tower, embeds in built.embed(case.inputs).items():
+                close(tower, turned[tower][::-1], embeds, self.tolerance)
+
+        self.for_all(cases(configs(family, self.width)), claim)
+
+    def test_more_padding_changes_nothing(self, family: str) -> None:
+        def claim(case: Case) -> None:
+            text, built = case.model.config.text_config, self.build(case.model)
+            ids = case.inputs["input_ids"]
+            assert text is not None
+            assume(ids.shape[1] < text.context_length)
+            more = min(3, text.context_length - ids.shape[1])
+            fill = {"input_ids": text.pad_token_id if isinstance(text, RobertaConfig) else 0}
+            longer = {
+                name: np.pad(array, ((0, 0), (0, more)), constant_values=fill.get(name, 0))
+                for name, array in ({"attention_mask": np.ones_like(ids)} | case.inputs).items()
+            }
+            close("text", built.embed(longer)["text"], built.embed(case.inputs)["text"], self.tolerance)
+
+        paddings = ("right", "left", "holes", "none")
+        self.for_all(cases(configs(family, self.width), text_inputs, paddings=paddings), claim)
+
+    def test_ids_after_the_end_of_text_change_nothing(self, causal_family: str) -> None:
+        def claim(case: Case) -> None:
+            text, built = case.model.config.text_config, self.build(case.model)
+            ids = case.inputs["input_ids"]
+            assert isinstance(text, TextConfig)
+            after = np.arange(ids.shape[1]) > end_of_text(ids, text)[:, None]
+            other = {**case.inputs, "input_ids": np.where(after, (ids + 3) % (text.vocab_size - 1), ids)}
+            close("text", built.embed(other)["text"], built.embed(case.inputs)["text"], self.tolerance)
+
+        drawn = cases(configs(causal_family, self.width), text_inputs, paddings=("right", "unmasked"))
+        self.for_all(drawn, claim)
+
+    def test_the_order_of_tokens_matters(self, family: str) -> None:
+        """Of eight texts, most change when two tokens before the end, not pooled themselves, change places."""
+
+        def claim(case: Case) -> None:
+            ids, built = case.inputs["input_ids"], self.build(case.model)
+            assume(ids.shape[1] > 3)
+            swapped = ids.copy()
+            swapped[:, [-3, -2]] = ids[:, [-2, -3]]
+            change = built.embed({**case.inputs, "input_ids": swapped})["text"] - built.embed(case.inputs)["text"]
+            different = np.abs(change).max(axis=1)[ids[:, -2] != ids[:, -3]]
+            assume(len(different) > 4)
+            assert np.median(different) > TOLERANCES["float32"], f"swapping two tokens moves texts by {different}"
+
+        drawn = cases(configs(family, self.width), text_inputs, temper="loud", paddings=("none",), batch=8)
+        self.for_all(drawn, claim)
+
+    def test_embeddings_have_unit_length(self, dtype: str) -> None:
+        def claim(case: Case) -> None:
+            for tower, embeds in self.build(case.model, dtype).embed(case.inputs).items():
+                close(tower, np.linalg.norm(embeds.astype(np.float64), axis=1), np.ones(len(embeds)), 1e-5)
+
+        self.for_all(cases(configs(None, WIDTHS[dtype])), claim)
+
+    def test_arrays_come_back_as_numpy_of_at_least_float32(self, dtype: str) -> None:
+        def claim(case: Case) -> None:
+            outputs = self.build(case.model, dtype).run(case.inputs, output_hidden_states=True, output_attentions=True)
+            for output in outputs.values():
+                for value in output.values():
+                    for array in value if isinstance(value, tuple) else (value,):
+                        assert isinstance(array, np.ndarray), f"to_numpy gave {type(array).__name__}"
+                        assert array.dtype in (np.float32, np.float64), f"to_numpy gave {array.dtype}"
+
+        self.for_all(cases(configs(None, WIDTHS[dtype])), claim)
+
+    def test_native_arrays_mean_the_same_as_numpy_s(self) -> None:
+        def claim(case: Case) -> None:
+            built = self.build(case.model)
+            expected = built.embed(case.inputs)
+            for tower, embeds in built.embed({k: self.native(v) for k, v in case.inputs.items()}).items():
+                close(tower, embeds, expected[tower], self.tolerance)
+
+        self.for_all(cases(configs(None, self.width)), claim)
+
+    def test_inputs_and_weights_are_left_as_they_were(self) -> None:
+        def claim(case: Case) -> None:
+            weights = case.model.weights
+            arrays = {**case.inputs, **{name: weights[name] for name in weights}}
+            before = {name: array.copy() for name, array in arrays.items()}
+            self.build(case.model).run(case.inputs)
+            changed = [name for name in arrays if not np.array_equal(arrays[name], before[name])]
+            assert not changed, f"changed in place: {', '.join(changed)}"
+
+        self.for_all(cases(configs(None, self.width)), claim)
+
+    def test_weights_may_be_read_only(self) -> None:
+        """As they are where a checkpoint's file is mapped into memory."""
+
+        def claim(case: Case) -> None:
+            for name in case.model.weights:
+                case.model.weights[name].flags.writeable = False
+            self.build(case.model).run(case.inputs)
+
+        self.for_all(cases(configs(None, self.width)), claim)
+
+    def test_the_same_call_gives_the_same_bits(self) -> None:
+        def claim(case: Case) -> None:
+            built = self.build(case.model)
+            first, again = built.embed(case.inputs), built.embed(case.inputs)
+            assert all(np.array_equal(first[tower], again[tower]) for tower in first)
+
+        self.for_all(cases(configs(None, self.width)), claim)
+
+    def test_joined_parts_are_the_rows_of_the_parts(self) -> None:
+        def claim(case: Case) -> None:
+            built = self.build(case.model)
+            embeds = built.towers.text(**text_part(case.inputs)).embeds
+            rows = built.towers.to_numpy(embeds)
+            joined = built.towers.to_numpy(built.towers.join([embeds, embeds[:1]]))
+            assert np.array_equal(joined, np.concatenate([rows, rows[:1]]))
+
+        self.for_all(cases(configs(None, self.width), text_inputs), claim)
+
+    # --- the edges -------------------------------------------------------------------------------------------------
+
+    def test_pictures_become_the_pixel_values_of_the_reference(self) -> None:
+        towers = self.build(TINY).towers
+        exact = 1e-6 if self.tolerance < 1e-3 else 2**-7  # the pixel values are of the type computed in
+
+        def claim(drawn: tuple[ImageProcessor, list[np.ndarray]]) -> None:
+            processor, raw = drawn
+            cropped = [processor.pixels(picture) for picture in raw]
+            expected = processor.normalize(np.stack(cropped))
+            tolerance = exact * max(1.0, float(np.abs(expected).max()))
+            for resized, bytes_ in ((True, cropped), (False, raw)):
+                found = towers.to_numpy(towers.pixel_values(bytes_, processor, resized=resized))
+                close(f"pixel_values with resized={resized}", found, expected, tolerance)
+
+        self.for_all(st.tuples(image_processors(), pictures()), claim)
+
+    def test_there_is_a_device_and_the_first_is_the_default(self) -> None:
+        devices = self.backend.devices()
+        assert devices
+        assert all(isinstance(device, str) for device in devices)
+        self.backend.build(TINY.config, TINY.weights, device=None, dtype=self.dtypes[0])
+        self.backend.build(TINY.config, TINY.weights, device=devices[0], dtype=self.dtypes[0])
+
+    def test_an_unknown_device_is_refused_with_a_list_of_those_there_are(self) -> None:
+        message = refusal(BackendError, partial(self.backend.build, TINY.config, TINY.weights, device="abacus"))
+        assert "abacus" in message
+        assert all(device in message for device in self.backend.devices()), message
+
+    def test_an_unknown_dtype_is_refused_with_a_list_of_those_there_are(self) -> None:
+        message = refusal(BackendError, partial(self.backend.build, TINY.config, TINY.weights, dtype="int3"))
+        assert "int3" in message
+        assert all(dtype in message for dtype in self.dtypes), message
+
+    def test_an_unknown_option_is_refused_by_its_name(self) -> None:
+        message = refusal(BackendError, partial(self.backend.build, TINY.config, TINY.weights, mood="good"))
+        assert "mood" in message
+
+    def test_a_text_without_its_end_is_refused(self) -> None:
+        """Pooling its first token in silence is what the peers do."""
+
+        def claim(case: Case) -> None:
+            text, built = case.model.config.text_config, self.build(case.model)
+            assert isinstance(text, TextConfig)
+            assume(not text.pools_largest_id)
+            ids = case.inputs["input_ids"].copy()
+            ids[-1][ids[-1] == text.eos_token_id] = (text.eos_token_id + 1) % text.vocab_size
+            message = refusal(ValueError, partial(built.towers.text, ids))
+            assert str(text.eos_token_id) in message
+            assert f"row {len(ids) - 1}" in message
+
+        self.for_all(cases(configs("metaclip_2", self.width), text_inputs), claim)

@@ -1,0 +1,97 @@
+"""The reference in float64, and how far a backend may be and is from it. Part of `minclip.testing`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minclip.backend import NumpyBackend, Towers
+from minclip.config import Config
+from minclip.testing.divergence import first_divergence
+from minclip.testing.strategies import Case, RandomModel
+from minclip.towers import TowerOutput
+
+TOLERANCES = {"float64": 1e-6, "float32": 2e-5, "bfloat16": 2e-2, "float16": 2e-2}
+"""The largest absolute error of a unit-length embedding against the reference in float64, by the type computed in."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A random model's towers on a backend."""
+
+    config: Config
+    towers: Towers
+
+    def run(self, given: dict[str, Any], **record: Any) -> dict[str, dict[str, Any]]:
+        """The outputs of the towers that are given something, their arrays as NumPy's: {"text": {...}, ...}."""
+        outputs = {}
+        if "input_ids" in given:
+            outputs["text"] = self.towers.text(**text_part(given), **record)
+        if "pixel_values" in given:
+            outputs["vision"] = self.towers.vision(**image_part(given), **record)
+        return {tower: self._as_numpy(output) for tower, output in outputs.items()}
+
+    def embed(self, given: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Unit vectors, as `Model` makes them."""
+        towers = self.towers
+        outputs = {}
+        if "input_ids" in given:
+            outputs["text"] = towers.text(**text_part(given)).embeds
+        if "pixel_values" in given:
+            outputs["vision"] = towers.vision(**image_part(given)).embeds
+        return {tower: towers.to_numpy(towers.unit(embeds)) for tower, embeds in outputs.items()}
+
+    def _as_numpy(self, output: TowerOutput) -> dict[str, Any]:
+        def convert(value: Any) -> Any:
+            return tuple(map(convert, value)) if isinstance(value, tuple) else self.towers.to_numpy(value)
+
+        return {name: convert(value) for name, value in vars(output).items() if value is not None}
+
+
+def text_part(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name not in ("pixel_values", "interpolate_pos_encoding")}
+
+
+def image_part(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name in ("pixel_values", "interpolate_pos_encoding")}
+
+
+def truth(model: RandomModel) -> Built:
+    """The model on the reference, in float64."""
+    return Built(model.config, NumpyBackend().build(model.config, model.weights, dtype="float64"))
+
+
+def close(what: str, found: np.ndarray, expected: np.ndarray, tolerance: float, seen: Any = None) -> None:
+    """Assert the same shape, and no difference above the tolerance where it can be seen (everywhere)."""
+    assert found.shape == expected.shape, f"{what} has shape {found.shape}, expected {expected.shape}"
+    error = np.abs(found.astype(np.float64) - expected)
+    if seen is not None:
+        error = np.where(seen, error, 0.0)
+    index = tuple(map(int, np.unravel_index(np.nan_to_num(error, nan=np.inf).argmax(), error.shape)))
+    assert error[index] <= tolerance, f"{what} is off by {error[index]:.2g} at {index}, allowed are {tolerance:.2g}"
+
+
+@contextmanager
+def blame(case: Case, built: Built) -> Iterator[None]:
+    """Add to a failure where it comes from."""
+    try:
+        yield
+    except AssertionError as error:
+        error.add_note(f"first divergence: {first_divergence(truth(case.model), built, case.inputs)}")
+        raise
+
+
+def refusal(kind: type[Exception], call: Callable[[], Any]) -> str:
+    """The message of the error that the call must raise: one line."""
+    try:
+        call()
+    except kind as error:
+        message = str(error)
+    else:
+        raise AssertionError(f"nothing was raised, expected {kind.__name__}")
+    assert "\n" not in message, f"more than one line: {message}"
+    return message

@@ -1,0 +1,418 @@
+"""The training set of the bundled models, made from packages of three concepts, and drawings in other hands."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minclip_torch.training.dataset import read_entries
+from minclip_torch.training.emoji import pictures
+from minclip_torch.training.emoji.drawing import STYLES, document, pixels, redraw
+from minclip_torch.training.emoji.pictures import ARTISTS, EVERYDAY, HELD_OUT, PicturesError
+
+# --- drawings ------------------------------------------------------------------------------------------------------
+
+BODY = """
+<defs>
+  <linearGradient id="a"><stop stop-color="#f00"/><stop offset="1" stop-color="#00ff00"/></linearGradient>
+  <radialGradient id="b"><stop stop-color="#fff" stop-opacity="0"/></radialGradient>
+  <clipPath id="c"><circle cx="50" cy="50" r="40"/></clipPath>
+</defs>
+<circle cx="50" cy="50" r="30" fill="#e02020"/>
+<g clip-path="url(#c)" filter="url(#d)"><rect x="60" y="10" width="20" height="20" fill="url(#a)"/></g>
+<ellipse cx="50" cy="40" rx="20" ry="5" fill="url(#b)"/>
+<path d="M10 90h80" fill="none" stroke="#336" stroke-width="3"/>
+<path d="M45 45h10v10h-10z"/>
+"""
+SVG = document(BODY, 0, 0, 100, 100)
+
+
+def looks(style: str, svg: str = SVG, seed: int = 1, size: int = 100) -> np.ndarray:
+    """The drawing in a style over white, (size, size, 3)."""
+    image = pixels(redraw(svg, style, seed), size)
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
+
+
+def test_plain_is_the_artists_own_file_to_the_byte() -> None:
+    assert redraw(SVG, "plain", 3) == SVG
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("seed", range(5))
+def test_every_style_is_a_drawing_in_the_same_rectangle(style: str, seed: int) -> None:
+    drawn = redraw(document(BODY, -3, 2, 90, 80), style, seed)
+    assert ElementTree.fromstring(drawn).attrib["viewBox"] == "-3 2 90 80"
+    image = pixels(drawn, 24)
+    assert image.size == (24, 24)
+    assert image.mode == "RGBA"
+    assert np.asarray(image)[..., 3].any()
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_redrawing_follows_from_the_seed(style: str) -> None:
+    assert redraw(SVG, style, 5) == redraw(SVG, style, 5)
+
+
+def test_the_seed_decides_how_thick_the_pen_is() -> None:
+    pens = {ElementTree.fromstring(redraw(SVG, "ink", seed))[1].attrib["stroke-width"] for seed in range(6)}
+    assert len(pens) > 1
+    assert all(1.2 <= float(pen) <= 3.4 for pen in pens)  # per cent of the width
+
+
+def test_ink_keeps_the_colour_and_draws_a_black_outline() -> None:
+    plain, ink = looks("plain", size=400), looks("ink", size=400)
+    edge, inside = (200, 81), (260, 160)  # y, x: in the circle's rim, and well within
+    assert plain[edge][0] > 200
+    assert ink[edge].max() < 60
+    assert np.abs(plain[inside].astype(int) - ink[inside]).max() < 10
+
+
+def test_line_leaves_black_and_white() -> None:
+    line = looks("line", size=400).astype(int)
+    assert (line.max(-1) - line.min(-1)).max() < 10
+    assert line[260, 160].min() > 245  # the red disc is white
+    assert line[200, 81].max() < 60  # and has its rim
+
+
+def test_gradients_become_their_mean_colour_and_those_that_are_mostly_glow_go() -> None:
+    shapes = ElementTree.fromstring(redraw(SVG, "ink", 1))
+    found = {element.tag.rsplit("}")[-1]: element.attrib.get("fill") for element in shapes.iter()}
+    assert found["rect"] == "#7f7f00"
+    assert "ellipse" not in found
+
+
+def test_a_line_stays_a_line() -> None:
+    path = next(e for e in ElementTree.fromstring(redraw(SVG, "ink", 1)).iter() if e.attrib.get("fill") == "none")
+    assert path.attrib["stroke"] == "#336"
+    path = next(e for e in ElementTree.fromstring(redraw(SVG, "line", 1)).iter() if e.attrib.get("fill") == "none")
+    assert path.attrib["stroke"] == "#000"
+
+
+def test_shading_is_left_out_for_some_seeds_and_kept_for_others() -> None:
+    shaded = document('<circle r="9" fill="#e02020"/><circle r="5" fill="#d82828"/>', -10, -10, 20, 20)
+    assert {redraw(shaded, "ink", seed).count("<circle") for seed in range(30)} == {1, 2}
+
+
+@pytest.mark.parametrize("svg", ["", "no drawing", "<svg>", "<svg/>", '<svg viewBox="a b c"/>', '<svg viewBox="0"/>'])
+def test_what_is_no_drawing_is_a_value_error(svg: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        redraw(svg, "ink", 0)
+
+
+def test_an_unknown_style_is_refused() -> None:
+    with pytest.raises(ValueError, match="'oil' is not one of plain, ink, line"):
+        redraw(SVG, "oil", 0)
+
+
+# --- packages ------------------------------------------------------------------------------------------------------
+
+CONCEPTS = {  # code points, name, French name, category
+    "1F436": ("dog face", "tête de chien", "Animals & Nature"),
+    "2B50": ("star", "étoile", "Travel & Places"),
+    "2764-FE0F": ("red heart", "cœur rouge", "Smileys & Emotion"),
+}
+Files = dict[str, Any]
+
+
+def emoji(code: str) -> str:
+    return "".join(chr(int(point, 16)) for point in code.replace("-FE0F", "").split("-"))
+
+
+def shape(seed: int) -> str:
+    return f'<circle cx="64" cy="64" r="{30 + seed}" fill="#{seed % 10}0a0c0"/>'
+
+
+def contents() -> dict[str, Files]:
+    """What the packages hold, as far as this script looks at them, and some of what it does not."""
+    annotations = {
+        language: {
+            emoji(code): {"default": ["thing", names[i], "thing"], "tts": [names[i]]}
+            for code, names in CONCEPTS.items()
+        }
+        for i, language in enumerate(("en", "fr"))
+    }
+    found: dict[str, Files] = {
+        "cldr-annotations-full": {
+            f"annotations/{language}/annotations.json": {"annotations": {"annotations": names}}
+            for language, names in annotations.items()
+        },
+        "emoji-datasource": {
+            "emoji.json": [
+                {"unified": code, "category": names[2], "has_img_google": True, "has_img_twitter": True}
+                for code, names in [*CONCEPTS.items(), ("1F1EB-1F1F7", ("flag", "drapeau", "Flags"))]
+            ]
+        },
+        "openmoji": {
+            f"{kind}/svg/{code.replace('-FE0F', '') if i else code}.svg": document(shape(i), 0, 0, 128, 128)
+            for kind in ("color", "black")
+            for i, code in enumerate(CONCEPTS)
+        },
+    }
+    for n, artist in enumerate(ARTISTS):
+        slugs = [names[0].replace(" ", "-") for names in CONCEPTS.values()]
+        found[f"@iconify-json/{artist}"] = {
+            "icons.json": {
+                "icons": {slug: {"body": shape(n + i)} for i, slug in enumerate(slugs)},
+                "aliases": {"face": {"parent": "dog-face"}},
+                "width": 128,
+                "height": 128,
+            },
+            # some sets know no code points, some write the variation selector, one goes by an alias
+            "chars.json": {} if n % 2 else dict(zip(("1f436", "2b50", "2764"), ["face", *slugs[1:]], strict=True)),
+        }
+    return found
+
+
+def pack(files: Files) -> bytes:
+    """An npm archive."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, content in files.items():
+            data = (content if isinstance(content, str) else json.dumps(content)).encode()
+            member = tarfile.TarInfo(f"package/{name}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return packed.getvalue()
+
+
+class Npm:
+    """A stand-in for npm on the PATH, which hands out `packages`."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.store, self.bin, self.patch = folder / "store", folder / "bin", patch
+        self.store.mkdir()
+        self.bin.mkdir()
+        patch.setenv("PATH", f"{self.bin}{os.pathsep}{os.defpath}")
+        patch.setattr(pictures, "LANGUAGES", ("en", "fr"))
+        self.publish(contents())
+        self.answers(f'cp "{self.store}/$(echo "$2" | tr @/ __)" "$6/some-name.tgz"')
+
+    def publish(self, packages: dict[str, Files]) -> None:
+        """Packages and their digests."""
+        known = {}
+        for name, files in packages.items():
+            data = pack(files)
+            (self.store / f"{name}@1.0.0".replace("@", "_").replace("/", "_")).write_bytes(data)
+            known[name] = ("1.0.0", hashlib.sha256(data).hexdigest())
+        self.patch.setattr(pictures, "PACKAGES", known)
+
+    def answers(self, script: str) -> None:
+        """What `npm pack NAME@VERSION --loglevel error --pack-destination FOLDER` does."""
+        path = self.bin / "npm"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+
+@pytest.fixture
+def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Npm:
+    return Npm(tmp_path, monkeypatch)
+
+
+def make(tmp_path: Path, capsys: pytest.CaptureFixture[str], code: int = 0) -> str:
+    """Make the set at tmp_path/out/emoji; what was said, progress apart."""
+    assert pictures.main([str(tmp_path / "out" / "emoji"), "--workers", "1"]) == code
+    said = capsys.readouterr().err.splitlines()
+    return "\n".join(line for line in said if not line.startswith(("fetching", "\rdrawn", "drawn")) and line)
+
+
+def left(tmp_path: Path) -> list[str]:
+    """What lies where the set was to be made, the archives apart."""
+    out = tmp_path / "out"
+    return sorted(path.name for path in out.iterdir() if path.name != "packages") if out.exists() else []
+
+
+def lines(tmp_path: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (tmp_path / "out" / "emoji" / f"{name}.jsonl").read_text().splitlines()]
+
+
+def test_the_set_has_a_line_a_concept_and_every_picture_it_names(
+    npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make(tmp_path, capsys) == ""
+    assert left(tmp_path) == ["emoji"]
+    named = []
+    for name, count, side in (("train", 4 * len(ARTISTS), 80), ("seen", len(ARTISTS), 80), ("test", 1, 128)):
+        found = read_entries(tmp_path / "out" / "emoji" / f"{name}.jsonl")
+        assert [entry.captions["en"][0] for entry in found] == [names[0] for names in CONCEPTS.values()]
+        assert [entry.captions["fr"] for entry in found] == [(names[1], "thing") for names in CONCEPTS.values()]
+        for entry in found:
+            assert len(entry.images) == count
+            for path in entry.images:
+                with Image.open(path) as image:
+                    assert (image.size, image.mode) == ((side, side), "RGBA")
+        named += [path for entry in found for path in entry.images]
+    assert set(named) == set((tmp_path / "out" / "emoji").glob("*/*.png"))
+
+
+def test_the_held_out_artist_is_tested_on_and_never_trained_on(
+    npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path, capsys)
+    artists = {
+        name: {image.split("/")[0] for line in lines(tmp_path, name) for image in line["images"]}
+        for name in ("train", "seen", "test")
+    }
+    assert artists == {"train": set(ARTISTS), "seen": set(ARTISTS), "test": {HELD_OUT}}
+    assert all(image.endswith("-plain-0.png") for line in lines(tmp_path, "seen") for image in line["images"])
+
+
+def test_sets_and_mirrors_are_noted(npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path, capsys)
+    dog, star, heart = lines(tmp_path, "test")
+    assert dog["sets"] == ["Animals & Nature"]
+    assert star["sets"] == ["Travel & Places", "everyday"]
+    assert heart["sets"] == ["Smileys & Emotion", "everyday"]
+    assert all(line["mirror"] for line in (dog, star, heart))
+
+
+def test_made_twice_it_is_the_same_set(npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path, capsys)
+    made = tmp_path / "out" / "emoji"
+    first = {path.relative_to(made): path.read_bytes() for path in made.rglob("*.*")}
+    made.rename(tmp_path / "before")
+    npm.answers("exit 9")  # the archives are there
+    make(tmp_path, capsys)
+    assert {path.relative_to(made): path.read_bytes() for path in made.rglob("*.*")} == first
+
+
+def test_a_set_that_is_there_is_not_touched(npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out" / "emoji").mkdir(parents=True)
+    assert "is there already: name another folder" in make(tmp_path, capsys, code=1)
+    assert not (tmp_path / "out" / "packages").exists()  # refused before anything is fetched
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (
+            "echo 'npm error code ENOTFOUND' >&2; exit 1",
+            "npm could not fetch .* (npm error code ENOTFOUND): is there a ",
+        ),
+        ("echo 'npm ERR! network' >&2; exit 1", "npm could not fetch .* (npm ERR! network)"),
+        ("exit 3", "npm could not fetch .* (npm ended with 3)"),
+        ("exit 0", "npm could not fetch .* (npm ended with 0)"),
+        ('echo garbage > "$6/x.tgz"', "is not what npm publishes as .*: delete it and run again"),
+    ],
+)
+def test_what_npm_cannot_fetch_is_one_line(
+    npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str], script: str, message: str
+) -> None:
+    npm.answers(script)
+    said = make(tmp_path, capsys, code=1)
+    for part in message.split(".*"):
+        assert part in said
+    assert said.startswith("minclip: ")
+    assert "\n" not in said
+    assert left(tmp_path) == []
+    assert not [path for path in (tmp_path / "out" / "packages").iterdir() if path.is_dir()]  # no scratch folder
+
+
+def test_without_npm_the_way_out_is_named(npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (npm.bin / "npm").unlink()
+    npm.patch.setenv("PATH", str(npm.bin))
+    said = make(tmp_path, capsys, code=1)
+    assert "npm is not installed: install Node.js, or put cldr-annotations-full-1.0.0.tgz into" in said
+    assert "\n" not in said
+    assert left(tmp_path) == []
+
+
+def test_an_archive_that_is_cut_short_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.tgz"
+    whole = pack({"icons.json": {"icons": {str(i): {"body": str(hash(str(i)))} for i in range(3000)}}})
+    for data in (whole[: len(whole) // 2], whole[:20], b"", b"not an archive"):
+        path.write_bytes(data)
+        with pytest.raises(PicturesError, match=r"a\.tgz is not a readable archive .*: delete it and run again"):
+            pictures.Archive(path)
+
+
+CHANGES: list[tuple[str, Any]] = [
+    ("no icons", lambda p: p["@iconify-json/noto"].pop("icons.json")),
+    ("no chars", lambda p: p["@iconify-json/twemoji"].pop("chars.json")),
+    ("icons elsewhere", lambda p: p["@iconify-json/noto"]["icons.json"].pop("icons")),
+    ("icons without body", lambda p: p["@iconify-json/noto"]["icons.json"]["icons"].update({"star": {}})),
+    ("no language", lambda p: p["cldr-annotations-full"].pop("annotations/fr/annotations.json")),
+    ("language elsewhere", lambda p: p["cldr-annotations-full"].update({"annotations/fr/annotations.json": {}})),
+    ("no list", lambda p: p["emoji-datasource"].pop("emoji.json")),
+    ("no code points", lambda p: p["emoji-datasource"]["emoji.json"][0].pop("unified")),
+    ("broken JSON", lambda p: p["emoji-datasource"].update({"emoji.json": "[{"})),
+    ("no held-out art", lambda p: p["openmoji"].clear()),
+]
+
+
+@pytest.mark.parametrize(("change"), [change for _, change in CHANGES], ids=[name for name, _ in CHANGES])
+def test_packages_of_another_layout_are_refused_in_one_line(
+    npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Any
+) -> None:
+    packages = contents()
+    change(packages)
+    npm.publish(packages)
+    said = make(tmp_path, capsys, code=1)
+    assert "layout is not the one this script knows" in said
+    assert "\n" not in said
+    assert left(tmp_path) == []
+
+
+def test_a_drawing_that_cannot_be_drawn_is_named_and_nothing_is_left(
+    npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packages = contents()
+    packages["@iconify-json/noto"]["icons.json"]["icons"]["star"]["body"] = "<circle"
+    npm.publish(packages)
+    said = make(tmp_path, capsys, code=1)
+    assert said.startswith("minclip: noto's drawing of 2B50 cannot be drawn: ")
+    assert "\n" not in said
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(("error", "code"), [(RuntimeError("a bug"), None), (KeyboardInterrupt(), 130)])
+def test_a_run_that_ends_in_the_middle_leaves_nothing(
+    npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str], error: BaseException, code: int | None
+) -> None:
+    def fails(done: int, of: int) -> None:
+        if done == 2:
+            raise error
+
+    npm.patch.setattr(pictures, "_progress", fails)
+    if code is None:
+        with pytest.raises(RuntimeError, match="a bug"):
+            make(tmp_path, capsys)
+    else:
+        assert "stopped" in make(tmp_path, capsys, code=code)
+    assert left(tmp_path) == []
+
+
+def test_the_number_of_workers_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(PicturesError, match="workers must be at least 1, not 0"):
+        pictures.write(tmp_path / "set", {}, workers=0)
+
+
+def test_the_everyday_set_has_sixty_four_pictures() -> None:
+    assert len(set(EVERYDAY)) == len(EVERYDAY) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "category", "survives"),
+    [
+        ("dog", "Animals & Nature", True),
+        ("left arrow", "Travel & Places", False),
+        ("right-facing fist", "People & Body", False),
+        ("leftwards pushing hand", "People & Body", False),
+        ("chart decreasing", "Objects", False),
+        ("copyright", "Symbols", False),
+        ("three o’clock", "Travel & Places", False),
+        ("bright sun", "Travel & Places", True),  # "right" within a word is no side
+    ],
+)
+def test_what_has_a_side_or_letters_is_not_mirrored(name: str, category: str, survives: bool) -> None:
+    concept = pictures.Concept("1", "x", category, {"en": [name]})
+    assert pictures._survives_mirror(concept) == survives
