@@ -116,7 +116,8 @@ class SelfAttention(nn.Module):
         if causal:
             t = q.shape[2]
             mask = additive_mask(torch.ones(t, t, dtype=torch.bool, device=q.device).tril(), q.dtype)
-        probabilities = torch.softmax((scores if mask is None else scores + mask).float(), dim=-1).to(q.dtype)
+        seen = scores if mask is None else scores + mask
+        probabilities = torch.softmax(seen, dim=-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
         if head_mask is not None:
             probabilities = probabilities * head_mask.to(q.dtype)[:, None, None]
         look("probabilities", probabilities)

@@ -89,7 +89,8 @@ def _interpolated(positions: Tensor, rows: int, columns: int) -> Tensor:
     grid = int((len(positions) - 1) ** 0.5)
     if (rows, columns) == (grid, grid):
         return positions
-    table = positions[1:].float().view(1, grid, grid, -1).permute(0, 3, 1, 2)
+    table = positions[1:].to(torch.promote_types(positions.dtype, torch.float32))  # not every device has it in bfloat16
+    table = table.view(1, grid, grid, -1).permute(0, 3, 1, 2)
     table = F.interpolate(table, (rows, columns), mode="bicubic", align_corners=False)
     return torch.cat([positions[:1], table[0].flatten(1).T.to(positions.dtype)])
 
