@@ -76,6 +76,7 @@ def erf(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 def gelu(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
     """f = x Phi(x):  f' = Phi(x) + x phi(x), phi the standard normal's density, the derivative of Phi."""
+    x = np.clip(x, -40, 40)  # Phi is 0 or 1 there to the last digit, and x^2 does not overflow
     z = x * x.dtype.type(math.sqrt(0.5))
     density = np.exp(-z * z) * x.dtype.type(1 / math.sqrt(2 * math.pi))
     return dy * (0.5 + 0.5 * layers.erf(z) + x * density)

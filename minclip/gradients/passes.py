@@ -26,6 +26,7 @@ class Pass:
 
     tower: str
     config: Config
+    weights: Weights
     inputs: Mapping[str, Any]
     steps: Steps
     pooled: np.ndarray
@@ -49,7 +50,15 @@ class Pass:
             name: value if name in alone or np.ndim(value) < 2 or len(value) != b else value[chosen]
             for name, value in self.inputs.items()
         }
-        return Pass(self.tower, self.config, inputs, self.steps.rows(chosen), self.pooled[chosen], self.embeds[chosen])
+        return Pass(
+            self.tower,
+            self.config,
+            self.weights,
+            inputs,
+            self.steps.rows(chosen),
+            self.pooled[chosen],
+            self.embeds[chosen],
+        )
 
 
 def forward(tower: str, weights: Weights, config: Config, inputs: Mapping[str, Any]) -> Pass:
@@ -71,7 +80,7 @@ def forward(tower: str, weights: Weights, config: Config, inputs: Mapping[str, A
     _, pooled = run(**checked, w=weights, config=_tower_config(tower, config), note=steps.note)
     embeds = head("visual_projection" if tower == "vision" else "text_projection", pooled, weights)
     assert embeds is not None
-    return Pass(tower, config, checked, steps, pooled, embeds)
+    return Pass(tower, config, weights, checked, steps, pooled, embeds)
 
 
 _FORWARDS: dict[str, Any] = {"vision": vision_tower, "causal": causal_text_tower, "roberta": roberta_text_tower}

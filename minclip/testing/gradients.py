@@ -55,14 +55,14 @@ def pair_cases(draw: st.DrawFn, config: st.SearchStrategy[Config], *, interpolat
 def gradients_agree(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], tolerance: float) -> None:
     """Assert that every tensor has a gradient of its shape, off by no more than the tolerance times its scale.
 
-    The scale is the largest number of the tensor's gradient, or a hundredth of the largest of all: what is smaller is
-    the difference of larger numbers. The keys' biases have a gradient of nothing but rounding, as softmax takes them
-    back; so have all pictures' where the texts are the same.
+    The scale is the largest number of the tensor's gradient, or a hundredth of the largest of all, or 0.001 where the
+    loss is nearly flat: what is smaller is the difference of larger numbers. The keys' biases have a gradient of
+    nothing but rounding, as softmax takes them back; so has the vision tower where all texts are the same.
     """
     assert found.keys() == expected.keys(), f"gradients of other tensors: {sorted(found.keys() ^ expected.keys())}"
     largest = {name: float(np.abs(gradient).max()) for name, gradient in expected.items()}
     assume(max(largest.values()) > FLAT)
-    floor = 1e-2 * max(largest.values())
+    floor = max(1e-2 * max(largest.values()), 1e-3)
     for name, right in expected.items():
         assert found[name].shape == right.shape, f"{name}: shape {found[name].shape}, expected {right.shape}"
         scale = max(largest[name], floor)

@@ -147,7 +147,7 @@ def test_activations_have_torchs_derivatives_far_out_as_well(name: str, dtype: s
 
 @families
 @given(st.data())
-@settings(max_examples=15)
+@settings(max_examples=4)
 def test_gradients_say_what_a_small_step_does_to_the_loss(family: str, data: st.DataObject) -> None:
     """Central differences along a random direction in each tensor, in float64."""
     case = data.draw(pair_cases(configs(family)).filter(smooth))
