@@ -18,7 +18,7 @@ from minclip.contrastive import contrastive_loss, logits_per_image, probabilitie
 from minclip.errors import BackendError, CheckpointError, ConfigError, ImageError
 from minclip.images.image import ImageSource
 from minclip.inputs import IMAGE_INPUTS, TEXT_INPUTS, checked_pixels, checked_text, inputs_of
-from minclip.notice import say_once
+from minclip.notice import announce_bundled
 from minclip.pipeline import Progress, batched
 from minclip.processor import Processor, prepared
 from minclip.ranking import Ranking, checked_labels, checked_templates, rank, templated
@@ -344,7 +344,7 @@ def load(
     processor = Processor.from_folder(folder, config)
     towers = factory.build(config, weights, device=device, dtype=dtype, **options)
     if folder.parent == checkpoint.BUNDLED:
-        say_once(folder.name)
+        announce_bundled(folder.name)
     return Model(config, weights, processor, towers, str(source or checkpoint.DEFAULT))
 
 

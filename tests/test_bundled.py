@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ def test_a_program_can_silence_it(box: Path) -> None:
 
 
 def test_threads_say_it_once(box: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(notice, "_said", threading.Lock())
+    monkeypatch.setattr(notice, "_announced", False)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: minclip.load(), range(8)))
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
@@ -84,7 +83,7 @@ def test_threads_say_it_once(box: Path, monkeypatch: pytest.MonkeyPatch, caplog:
 def test_other_models_and_failed_loads_say_nothing(
     miniature: Path, box: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(notice, "_said", threading.Lock())
+    monkeypatch.setattr(notice, "_announced", False)
     minclip.load(miniature)
     with pytest.raises(minclip.BackendError):
         minclip.load(device="abacus")

@@ -22,7 +22,7 @@ import minclip
 import minclip.__main__
 import minclip.commands
 from minclip.checkpoints import checkpoint
-from minclip.commands import cli
+from minclip.commands import common, zero_shot
 from minclip.commands.cli import main
 
 
@@ -101,7 +101,7 @@ def test_pictures_are_ranked_in_chunks_as_one_by_one_and_labels_are_embedded_onc
     monkeypatch.setattr(
         minclip.Model, "encode_text", lambda self, texts, **kw: embedded.append(texts) or encode_text(self, texts, **kw)
     )
-    monkeypatch.setattr(cli, "AT_A_TIME", 2)
+    monkeypatch.setattr(zero_shot, "AT_A_TIME", 2)
     missing = tmp_path / "missing.png"
     images = [pictures / "red.png", missing, missing, missing, pictures / "blue.png", pictures / "red.png"]
     words = ["a red circle", "a blue circle"]
@@ -247,7 +247,7 @@ def test_only_files_that_can_be_decoded_are_taken_for_pictures(tmp_path: Path) -
     no_pictures = ["a.h5", "a.grib", "a.bufr", "a.mpg", "a.wmf", "a.emf", "a.ps", "a.pdf"]
     for name in [*no_pictures, "b.JPG", "b.webp", "b.gif"]:
         (tmp_path / name).touch()
-    assert cli.pictures([str(tmp_path)]) == [str(tmp_path / name) for name in ("b.JPG", "b.gif", "b.webp")]
+    assert common.Pictures([str(tmp_path)]).paths == [str(tmp_path / name) for name in ("b.JPG", "b.gif", "b.webp")]
 
 
 def test_info_counts_the_parameters(miniature: Path, capsys: pytest.CaptureFixture[str]) -> None:
