@@ -30,8 +30,7 @@ COMMANDS = {
     "models": "List the bundled models: name, languages, size, folder.",
     "backends": "List the backends and their devices.",
 }
-INTERRUPTED = 130  # as a shell reports Ctrl-C
-TERMINATED = 143  # and SIGTERM
+BY_SIGNAL = 128  # and the signal's number, as a shell reports it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         drop_output()
         return 2
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return BY_SIGNAL + signal.SIGINT
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -119,7 +118,7 @@ def ended_by_signals() -> Iterator[None]:
     """Within, SIGTERM and SIGHUP end the command as an exception does, so that it leaves no half-written file."""
 
     def end(number: int, frame: object) -> NoReturn:
-        sys.exit(TERMINATED - signal.SIGTERM + number)
+        sys.exit(BY_SIGNAL + number)
 
     names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     with handled({number: end for number in names if signal.getsignal(number) is signal.SIG_DFL}):
@@ -148,7 +147,7 @@ def handled(handlers: dict[int, object]) -> Iterator[None]:
 
 
 def drop_output() -> None:
-    """Drop what stdout holds and cannot write, which Python would otherwise try again, and complain about, at its end."""
+    """Drop what stdout holds and cannot write; Python would try again at its end, and complain."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
