@@ -18,8 +18,8 @@ from importlib import import_module
 from typing import NoReturn
 
 from minclip import __version__, notice
+from minclip.commands.printing import complain
 from minclip.errors import MinclipError
-from minclip.files import one_line
 
 COMMANDS = {
     "zero-shot": "Rank labels for pictures.",
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         drop_output()
         return 0
     except (MinclipError, ValueError, OSError, MemoryError) as error:
-        print(f"minclip: {reason(error)}", file=sys.stderr or io.StringIO())
+        complain(reason(error))
         drop_output()
         return 2
     except KeyboardInterrupt:
@@ -156,7 +156,7 @@ def drop_output() -> None:
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, on one line; of an OSError `file: reason`, without its number."""
+    """What an error says; of an OSError `file: reason`, without its number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-    return one_line(error) or type(error).__name__
+    return " ".join(str(error).splitlines()) or type(error).__name__

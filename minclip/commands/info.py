@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minclip.checkpoints import checkpoint
-from minclip.commands import common
+from minclip.commands import common, printing
 from minclip.config import Config
 from minclip.errors import CheckpointError
 from minclip.weights import BFLOAT16, Weights
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     facts = describe(folder, config, weights)
     if options.check:
         facts["finite"] = True
-    common.print_json(facts) if options.json else show(facts)
+    printing.print_json(facts) if options.json else show(facts)
     return 0
 
 

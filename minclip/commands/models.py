@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from minclip.checkpoints import checkpoint
-from minclip.commands import common
+from minclip.commands import printing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
         is_default = name == checkpoint.DEFAULT
         if options.json:
             described = {"name": name, "languages": languages, "bytes": size, "folder": str(folder)}
-            common.print_json({**described, "default": is_default})
+            printing.print_json({**described, "default": is_default})
         else:
             default = " (default)" if is_default else ""
             print(f"{name:<16} {languages:<13} {size / 2**20:5.1f} MiB  {folder}{default}")

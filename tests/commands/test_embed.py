@@ -231,7 +231,7 @@ def test_rows_that_are_not_finite_are_not_written(
 
 
 def test_any_bytes_may_name_a_picture(miniature: Path, pictures: Path, tmp_path: Path) -> None:
-    for name in (b"\xff\xfe.png", "猫 \n😀.png".encode()):
+    for name in (b"\xff\xfe.png", "猫 \n\t😀.png".encode()):
         (tmp_path / os.fsdecode(name)).write_bytes((pictures / "red.png").read_bytes())
     out = tmp_path / "out.npz"
     done = subprocess.run(command("embed", tmp_path, "-o", out, "--model", miniature), capture_output=True, timeout=60)
@@ -245,6 +245,7 @@ def test_any_bytes_may_name_a_picture(miniature: Path, pictures: Path, tmp_path:
         done = subprocess.run(command(*words, *further), capture_output=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, b"")
         assert b"\\udcff\\udcfe.png" in done.stdout
+        assert len(done.stdout.splitlines()) == (2 if further else 4)
 
 
 @pytest.mark.parametrize("words", [(), ("x.png", "--text", "a")])
