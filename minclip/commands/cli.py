@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from minclip import __version__
+from minclip import __version__, checkpoints
 from minclip.backend import backends, installed
-from minclip.checkpoints import checkpoint
+from minclip.checkpoints import sources
 from minclip.errors import BackendError, ImageError, MinclipError
 from minclip.files import replacing
 from minclip.model import Model, load
@@ -29,7 +29,7 @@ from minclip.weights import BFLOAT16
 BAR = 30  # characters of a score's bar
 MODEL_HELP = (
     f"checkpoint folder, hub id such as {ANOTHER}, or name of a bundled model (see minclip models; "
-    f"default: {checkpoint.DEFAULT}, which knows drawn pictures, not photographs)"
+    f"default: {sources.DEFAULT}, which knows drawn pictures, not photographs)"
 )
 CLEAR_LINE = "\r\x1b[K"
 AT_A_TIME = 32  # pictures ranked before their rankings are printed
@@ -249,8 +249,8 @@ def failed(count: int, total: int) -> int:
 
 def info(options: argparse.Namespace) -> int:
     """Config, parameters, memory and files of a checkpoint; reads no weights, only their headers."""
-    folder = checkpoint.locate(options.model)
-    config, weights = checkpoint.read(folder)
+    folder = checkpoints.locate(options.model)
+    config, weights = checkpoints.read(folder)
     stored = {name: weights.stored(name) for name in weights}
     total = sum(tensor.size for tensor in stored.values())
     types = sorted({"bfloat16" if tensor.dtype == BFLOAT16 else tensor.dtype.name for tensor in stored.values()})
@@ -271,8 +271,8 @@ def info(options: argparse.Namespace) -> int:
     if config.has_projection:
         print(f"  space       {config.projection_dim} dimensions")
     print(f"  parameters  {total:,}, stored as {' and '.join(types)}; {4 * total / 2**20:,.1f} MiB in float32")
-    small = {path for pattern in checkpoint.SMALL_FILES for path in folder.glob(pattern)}
-    for path in [*checkpoint.weight_files(folder), *sorted(small)]:
+    small = {path for pattern in checkpoints.SMALL_FILES for path in folder.glob(pattern)}
+    for path in [*checkpoints.weight_files(folder), *sorted(small)]:
         size = path.stat().st_size / 2**10
         print(f"  file        {path.name}, {f'{size:,.1f} KiB' if size < 2**10 else f'{size / 2**10:,.1f} MiB'}")
     return 0
@@ -302,12 +302,12 @@ def show_demo(options: argparse.Namespace) -> int:
 
 def list_models(options: argparse.Namespace) -> int:
     """A line per bundled model."""
-    checkpoint.locate()  # which says so where they are missing
-    for name in checkpoint.bundled_names():
-        folder = checkpoint.BUNDLED / name
+    checkpoints.locate()  # which says so where they are missing
+    for name in checkpoints.bundled_names():
+        folder = sources.BUNDLED / name
         size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
-        default = " (default)" if name == checkpoint.DEFAULT else ""
-        print(f"{name:<16} {checkpoint.LANGUAGES.get(name, ''):<13} {size:5.1f} MiB  {folder}{default}")
+        default = " (default)" if name == sources.DEFAULT else ""
+        print(f"{name:<16} {sources.LANGUAGES.get(name, ''):<13} {size:5.1f} MiB  {folder}{default}")
     return 0
 
 

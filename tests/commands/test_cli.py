@@ -21,7 +21,8 @@ from PIL import Image
 import minclip
 import minclip.__main__
 import minclip.commands
-from minclip.checkpoints import checkpoint
+from minclip import checkpoints
+from minclip.checkpoints import sources
 from minclip.commands import cli
 from minclip.commands.cli import main
 
@@ -264,7 +265,7 @@ def test_info_counts_the_parameters(miniature: Path, capsys: pytest.CaptureFixtu
 def test_info_tells_the_stored_type(
     dtype: str, miniature: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint.save(tmp_path, *checkpoint.read(miniature), dtype=dtype)
+    checkpoints.save(tmp_path, *checkpoints.read(miniature), dtype=dtype)
     out, _ = run("info", tmp_path, capsys=capsys)
     assert f"stored as {dtype};" in out
 
@@ -303,7 +304,7 @@ def test_every_command_uses_the_default_model_where_none_is_named(
     words = "zero-shot", pictures / "red.png", "--labels", *captions()
     assert run(*words, capsys=capsys) == run(*words, "--model", miniature, capsys=capsys)
     out, _ = run("info", capsys=capsys)
-    assert out.splitlines()[0] == str(box / checkpoint.DEFAULT)
+    assert out.splitlines()[0] == str(box / sources.DEFAULT)
     assert out.splitlines()[1:] == run("info", miniature, capsys=capsys)[0].splitlines()[1:]
     assert "agrees" in run("diff", "--device", "cpu", capsys=capsys)[0]
     run("embed", pictures, "-o", tmp_path / "out.npz", capsys=capsys)
@@ -314,8 +315,8 @@ def test_every_command_uses_the_default_model_where_none_is_named(
 def test_models_lists_the_box(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (box / "no model").mkdir()
     (line,) = run("models", capsys=capsys)[0].splitlines()
-    assert line.startswith(checkpoint.DEFAULT)
-    assert line.endswith(f"MiB  {box / checkpoint.DEFAULT} (default)")
+    assert line.startswith(sources.DEFAULT)
+    assert line.endswith(f"MiB  {box / sources.DEFAULT} (default)")
     assert "25 languages" in line
 
 
@@ -323,9 +324,9 @@ def test_models_lists_the_box(box: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_broken_installation_is_one_line(
     words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(checkpoint, "BUNDLED", tmp_path)
+    monkeypatch.setattr(sources, "BUNDLED", tmp_path)
     _, err = run(*words.split(), code=2, capsys=capsys)
-    assert err.startswith(f"minclip: {tmp_path} lacks {checkpoint.DEFAULT}")
+    assert err.startswith(f"minclip: {tmp_path} lacks {sources.DEFAULT}")
     assert len(err.splitlines()) == 1
 
 

@@ -1,3 +1,5 @@
+"""The names, configs and image processing of OpenAI's code and open_clip."""
+
 import json
 from pathlib import Path
 from typing import Any
@@ -5,73 +7,11 @@ from typing import Any
 import folders
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from minclip.checkpoints import checkpoint
-from minclip.checkpoints.names import expected_shapes, from_open_clip
-from minclip.config import Config
+from minclip import checkpoints
+from minclip.checkpoints import open_clip
 from minclip.errors import CheckpointError, ConfigError
-
-
-@pytest.mark.parametrize("kind", folders.KINDS)
-def test_the_expected_tensors_are_those_of_transformers(kind: str) -> None:
-    model = folders.peer(kind)
-    config = Config.from_dict(json.loads(model.config.to_json_string(use_diff=False)) | {"architectures": [kind]})
-    assert expected_shapes(config) == {name: array.shape for name, array in folders.tensors(model).items()}
-
-
-@pytest.mark.parametrize("kind", ["relative_key", "relative_key_query"])
-def test_relative_positions_have_a_table_of_distances_in_every_layer(kind: str) -> None:
-    """Shaw et al. 2018: 2 n - 1 distances between n positions, each as wide as a head."""
-    text = {**folders.TEXT, "position_embedding_type": kind}
-    config = Config.from_dict({"model_type": "altclip_text_model", **text})
-    plain = Config.from_dict({"model_type": "altclip_text_model", **folders.TEXT})
-    added = {name: s for name, s in expected_shapes(config).items() if name not in expected_shapes(plain)}
-    table = "text_model.roberta.encoder.layer.{}.attention.self.distance_embedding.weight"
-    assert added == {table.format(i): (2 * 12 - 1, 16 // 2) for i in range(2)}
-
-
-# --- other versions of Transformers --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["CLIPTextModel", "CLIPVisionModel", "MetaClip2TextModel", "AltCLIPVisionModel"])
-def test_a_bare_tower_with_its_prefix_loads(tmp_path: Path, kind: str) -> None:
-    """As version 4 saves it, and with the buffer that older files carry."""
-    model = folders.peer(kind)
-    model.save_pretrained(tmp_path)
-    prefix = "text_model." if "Text" in kind else "vision_model."
-
-    def version_4(state: folders.State) -> folders.State:
-        buffer = {f"{prefix}embeddings.position_ids": torch.arange(12)[None]}
-        return {f"{prefix}{name.removeprefix(prefix)}": tensor for name, tensor in state.items()} | buffer
-
-    folders.rewrite(tmp_path, version_4)
-    assert any(name.startswith(prefix) for name in load_file(tmp_path / "model.safetensors"))
-    folders.assert_equal(checkpoint.read(tmp_path)[1], folders.tensors(model))
-
-
-@pytest.mark.parametrize("kind", ["CLIPTextModel", "CLIPVisionModel", "MetaClip2TextModel", "AltCLIPVisionModel"])
-def test_a_bare_tower_without_its_prefix_loads(tmp_path: Path, kind: str) -> None:
-    model = folders.peer(kind)
-    model.save_pretrained(tmp_path)
-    folders.rewrite(tmp_path, lambda state: {name.split("_model.")[-1]: tensor for name, tensor in state.items()})
-    folders.assert_equal(checkpoint.read(tmp_path)[1], folders.tensors(model))
-
-
-@pytest.mark.parametrize("kind", ["AltCLIPModel", "AltCLIPTextModel"])
-@pytest.mark.parametrize(("old", "new"), [("encoder.layer.", "encoder.layers."), ("encoder.layers.", "encoder.layer.")])
-def test_altclip_layers_load_in_the_singular_and_the_plural(tmp_path: Path, kind: str, old: str, new: str) -> None:
-    model = folders.peer(kind)
-    model.save_pretrained(tmp_path)
-    buffers = {
-        "text_model.roberta.embeddings.position_ids": torch.arange(12)[None],
-        "text_model.roberta.embeddings.token_type_ids": torch.zeros(1, 12, dtype=torch.long),
-    }
-    folders.rewrite(tmp_path, lambda state: {name.replace(old, new): t for name, t in state.items()} | buffers)
-    folders.assert_equal(checkpoint.read(tmp_path)[1], folders.tensors(model))
-
-
-# --- OpenAI and open_clip ------------------------------------------------------------------------------------------
 
 BUFFERS = {name: torch.tensor(7) for name in ("input_resolution", "context_length", "vocab_size")}
 
@@ -87,13 +27,13 @@ def test_openai_names_load(tmp_path: Path, text: str, shape: tuple[int, ...]) ->
         return folders.as_openai(state, text) | BUFFERS | {f"{text}attn_mask": torch.zeros(12, 12)} | scale
 
     folders.rewrite(tmp_path, convert)
-    folders.assert_equal(checkpoint.read(tmp_path)[1], folders.tensors(model))
+    folders.assert_equal(checkpoints.read(tmp_path)[1], folders.tensors(model))
 
 
 def test_openai_names_are_views_of_the_file_too(tmp_path: Path) -> None:
     folders.peer("CLIPModel").save_pretrained(tmp_path)
     folders.rewrite(tmp_path, folders.as_openai)
-    _, weights = checkpoint.read(tmp_path)
+    _, weights = checkpoints.read(tmp_path)
     assert not any(array.flags.owndata or array.flags.writeable for array in weights.values())
     layer = weights.at("vision_model.encoder.layers.0.self_attn")
     q, v = layer["q_proj.weight"], layer["v_proj.weight"]
@@ -105,13 +45,13 @@ def test_a_fused_projection_of_a_wrong_height_is_refused(tmp_path: Path) -> None
     fused = "transformer.resblocks.0.attn.in_proj_weight"
     folders.rewrite(tmp_path, lambda state: folders.as_openai(state) | {fused: torch.zeros(49, 16)})
     with pytest.raises(CheckpointError, match=r"v_proj\.weight \(17, 16\) in model\.safetensors instead of \(16, 16\)"):
-        checkpoint.read(tmp_path)
+        checkpoints.read(tmp_path)
 
 
 def test_an_open_clip_folder_loads_without_a_config_of_transformers(tmp_path: Path) -> None:
     model = folders.peer("CLIPModel")
     folders.save_open_clip(tmp_path, folders.OPEN_CLIP_MODEL, model)
-    folders.assert_equal(checkpoint.read(tmp_path)[1], folders.tensors(model))
+    folders.assert_equal(checkpoints.read(tmp_path)[1], folders.tensors(model))
 
 
 def test_an_open_clip_folder_loads_beside_timm_files(tmp_path: Path) -> None:
@@ -120,12 +60,12 @@ def test_an_open_clip_folder_loads_beside_timm_files(tmp_path: Path) -> None:
     folders.save_open_clip(tmp_path, folders.OPEN_CLIP_MODEL, model)
     (tmp_path / "config.json").write_text('{"architecture": "vit_tiny", "num_classes": 9}')
     save_file({"cls_token": torch.ones(1, 1, 24)}, tmp_path / "model.safetensors")
-    folders.assert_equal(checkpoint.read(tmp_path)[1], folders.tensors(model))
+    folders.assert_equal(checkpoints.read(tmp_path)[1], folders.tensors(model))
 
 
 def test_open_clip_defaults_are_its_own() -> None:
     """gelu where quick_gelu is not asked for, heads 64 wide, eos as `argmax` pooling has it."""
-    config = from_open_clip({"model_cfg": {"embed_dim": 512, "vision_cfg": {}, "text_cfg": {}}}, "x")
+    config = open_clip.config_from_dict({"model_cfg": {"embed_dim": 512, "vision_cfg": {}, "text_cfg": {}}}, "x")
     assert (config.model_type, config.projection_dim) == ("clip", 512)
     vision, text = config.vision_config, config.text_config
     assert (vision.hidden_act, vision.hidden_size, vision.num_attention_heads) == ("gelu", 768, 12)
@@ -137,7 +77,7 @@ def test_open_clip_defaults_are_its_own() -> None:
 def test_open_clip_options_reach_the_config() -> None:
     text = {"pool_type": "eos", "eos_id": 2, "vocab_size": 901629, "hf_tokenizer_name": "facebook/xlm-v-base"}
     model = {"embed_dim": 512, "quick_gelu": True, "custom_text": True, "vision_cfg": {}, "text_cfg": text}
-    config = from_open_clip({"model_cfg": model}, "x")
+    config = open_clip.config_from_dict({"model_cfg": model}, "x")
     assert config.model_type == "metaclip_2"
     assert (config.text_config.hidden_act, config.vision_config.hidden_act) == ("quick_gelu", "quick_gelu")
     assert (config.text_config.eos_token_id, config.text_config.pools_largest_id) == (2, False)
@@ -162,10 +102,10 @@ def test_an_open_clip_architecture_that_is_not_ours_is_refused_by_name(path: str
     *outer, last = path.split(".")
     (model[outer[0]] if outer else model)[last] = value
     with pytest.raises(ConfigError, match=f"^here: .*{words}"):
-        from_open_clip({"model_cfg": model}, "here")
+        open_clip.config_from_dict({"model_cfg": model}, "here")
 
 
 @pytest.mark.parametrize("content", [[], {}, {"model_cfg": 3}, {"model_cfg": {"embed_dim": 3}}])
 def test_an_open_clip_config_without_a_model_is_refused(content: Any) -> None:
     with pytest.raises(ConfigError, match="here: model_cfg must be a JSON object"):
-        from_open_clip(content, "here")
+        open_clip.config_from_dict(content, "here")

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from minclip.checkpoints import checkpoint
-from minclip.config import read_config
+from minclip import checkpoints
 from minclip.errors import CheckpointError, ConfigError
 
 # --- folders that Transformers saved -------------------------------------------------------------------------------
@@ -22,20 +19,19 @@ from minclip.errors import CheckpointError, ConfigError
 def test_a_folder_holds_the_tensors_that_transformers_saved(tmp_path: Path, kind: str, dtype: torch.dtype) -> None:
     model = folders.peer(kind).to(dtype)
     model.save_pretrained(tmp_path)
-    config, weights = checkpoint.read(tmp_path)
+    config, weights = checkpoints.read(tmp_path)
     assert config.architectures == (kind,)
     folders.assert_equal(weights, folders.tensors(model))
-    folders.assert_equal(checkpoint.read_weights(tmp_path, read_config(tmp_path)), folders.tensors(model))
 
 
 @pytest.mark.parametrize("kind", folders.KINDS)
 def test_shards_are_joined(tmp_path: Path, kind: str) -> None:
     model = folders.peer(kind)
     model.save_pretrained(tmp_path, max_shard_size="4KB")
-    files = checkpoint.weight_files(tmp_path)
+    files = checkpoints.weight_files(tmp_path)
     assert len(files) > 2
     assert files == sorted(tmp_path.glob("*.safetensors"))
-    folders.assert_equal(checkpoint.read(tmp_path)[1], folders.tensors(model))
+    folders.assert_equal(checkpoints.read(tmp_path)[1], folders.tensors(model))
 
 
 @pytest.mark.parametrize("name", ["model.fp16.safetensors", "open_clip_model.safetensors", "x.safetensors"])
@@ -43,14 +39,14 @@ def test_a_lone_weight_file_may_have_any_name(tmp_path: Path, name: str) -> None
     model = folders.peer("CLIPModel")
     model.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / name)
-    folders.assert_equal(checkpoint.read(tmp_path)[1], folders.tensors(model))
+    folders.assert_equal(checkpoints.read(tmp_path)[1], folders.tensors(model))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in folders.KINDS if "TextModel" in kind or "VisionModel" in kind])
 def test_a_single_tower_without_architectures_is_known_by_its_tensors(tmp_path: Path, kind: str) -> None:
     folders.peer(kind).save_pretrained(tmp_path)
     folders.edit_config(tmp_path, architectures=None)
-    config, weights = checkpoint.read(tmp_path)
+    config, weights = checkpoints.read(tmp_path)
     assert config.architectures == (kind,)
     assert config.has_projection == any("projection" in name for name in weights)
 
@@ -61,7 +57,7 @@ def test_a_classifier_has_as_many_labels_as_rows(tmp_path: Path, family: str, la
     """Transformers leaves the labels out of the config where there are two."""
     model = folders.peer(f"{family}ForImageClassification", labels)
     model.save_pretrained(tmp_path)
-    config, weights = checkpoint.read(tmp_path)
+    config, weights = checkpoints.read(tmp_path)
     assert config.id2label == model.config.id2label
     assert len(weights["classifier.weight"]) == labels
 
@@ -109,12 +105,13 @@ def copy_weights(folder: Path) -> None:
 BAD_FOLDERS: dict[str, tuple[Callable[[Path], Any], type[Exception], tuple[str, ...]]] = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), CheckpointError, ("no weights", "model.safetensors")),
     "no config": (lambda f: (f / "config.json").unlink(), ConfigError, ("config.json", "does not exist")),
-    "pickles": (replace_weights("pytorch_model.bin"), CheckpointError, ("pytorch_model.bin", "save_pretrained")),
-    "more pickles": (
+    "a torch file that is none": (replace_weights("pytorch_model.bin"), CheckpointError, ("pytorch_model.bin",)),
+    "more torch files": (
         replace_weights("a.pt", "b.pth", "c.ckpt", "d.bin"),
         CheckpointError,
-        ("a.pt, b.pth, c.ckpt, ...", "save_pretrained"),
+        ("4 weight files (a.pt, b.pth, c.ckpt, ...)", "name that file"),
     ),
+    "a pickle of no tensors": (replace_weights("model.pkl"), CheckpointError, ("no weights", "pytorch_model.bin")),
     "truncated": (truncate, CheckpointError, ("model.safetensors", "not a whole safetensors file")),
     "empty": (lambda f: (f / "model.safetensors").write_bytes(b""), CheckpointError, ("model.safetensors",)),
     "a folder": (make_folder, CheckpointError, ("model.safetensors",)),
@@ -152,13 +149,17 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], Any], type[Exception], tuple[str, 
         ("missing: text_model.embeddings.token_embedding.weight (20, 16)", "unexpected: ", ", ..."),
     ),
     "endless layers": (set_layers, CheckpointError, ("1000000000000 layers",)),
-    "two files": (copy_weights, CheckpointError, ("one.safetensors, other.safetensors", "safetensors.index.json")),
+    "two files": (
+        copy_weights,
+        CheckpointError,
+        ("one.safetensors, other.safetensors", "safetensors.index.json", "name that file"),
+    ),
 }
 
 
 def assert_refused(folder: Path, error: type[Exception], words: tuple[str, ...]) -> None:
     with pytest.raises(error) as caught:
-        checkpoint.read(folder)
+        checkpoints.read(folder)
     message = str(caught.value)
     assert "\n" not in message
     assert len(message) < 700
@@ -184,18 +185,18 @@ def edit_index(change: Callable[[dict[str, str]], Any]) -> Callable[[Path], None
 
 
 def repeat_a_tensor(folder: Path) -> None:
-    first, second, *_ = checkpoint.weight_files(folder)
+    first, second, *_ = checkpoints.weight_files(folder)
     name, tensor = next(iter(load_file(first).items()))
     save_file({**load_file(second), name: tensor}, second)
 
 
 BAD_SHARDS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "missing shard": (
-        lambda f: checkpoint.weight_files(f)[1].unlink(),
+        lambda f: checkpoints.weight_files(f)[1].unlink(),
         ("index.json", "model-00002-of-", "not there"),
     ),
     "truncated shard": (
-        lambda f: checkpoint.weight_files(f)[1].write_bytes(b"x"),
+        lambda f: checkpoints.weight_files(f)[1].write_bytes(b"x"),
         ("model-00002-of-", "not a whole safetensors file"),
     ),
     "tensor not in its shard": (
@@ -208,7 +209,8 @@ BAD_SHARDS: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
         ("index.json", "beside it"),
     ),
     "a shard that is no name": (edit_index(lambda places: {**places, "logit_scale": 3}), ("index.json", "beside it")),
-    "no map": (lambda f: (f / "model.safetensors.index.json").write_text("[]"), ("index.json", "weight_map")),
+    "no map": (lambda f: (f / "model.safetensors.index.json").write_text("{}"), ("index.json", "weight_map")),
+    "a list": (lambda f: (f / "model.safetensors.index.json").write_text("[]"), ("index.json", "JSON object")),
     "no JSON": (lambda f: (f / "model.safetensors.index.json").write_text("{"), ("index.json", "JSON")),
     "endless JSON": (
         lambda f: (f / "model.safetensors.index.json").write_text("[" * 100_000),
@@ -223,71 +225,3 @@ def test_bad_shards_are_refused_in_one_line(tmp_path: Path, fault: str) -> None:
     folders.peer("CLIPModel").save_pretrained(tmp_path, max_shard_size="8KB")
     damage(tmp_path)
     assert_refused(tmp_path, CheckpointError, words)
-
-
-# --- where a checkpoint lies ---------------------------------------------------------------------------------------
-
-
-def test_a_folder_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert checkpoint.locate(tmp_path) == tmp_path
-    assert checkpoint.locate(str(tmp_path)) == tmp_path
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert checkpoint.locate("~") == tmp_path
-
-
-def test_a_folder_that_looks_like_a_hub_id_is_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "openai" / "clip").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    assert checkpoint.locate("openai/clip").resolve() == tmp_path / "openai" / "clip"
-
-
-def test_a_bundled_model_is_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "config.json").write_text("{}")
-    monkeypatch.setattr(checkpoint, "BUNDLED", tmp_path)
-    assert checkpoint.bundled_names() == ["tiny"]
-    assert checkpoint.locate("tiny") == tmp_path / "tiny"
-    with pytest.raises(CheckpointError, match=r"'tony' and no bundled model of that name \(tiny\)"):
-        checkpoint.locate("tony")
-
-
-def test_a_file_is_answered_with_its_folder(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=f"is a file; name the folder that holds it: {tmp_path}"):
-        checkpoint.locate(tmp_path / "model.safetensors")
-
-
-NO_IDS = ["", "nothing", "./x/y", "/x/y", "../x", "x/y/z", "x/", "~/nowhere/at", "x\\y", "a b/c", "n\0", "n" * 5000]
-
-
-@pytest.mark.parametrize("source", NO_IDS)
-def test_what_is_no_hub_id_is_a_path_that_is_not_there(source: str) -> None:
-    with pytest.raises(CheckpointError, match=r"no folder .* a checkpoint folder or a hub id") as caught:
-        checkpoint.locate(source)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_path_object_is_never_a_hub_id() -> None:
-    with pytest.raises(CheckpointError, match="no folder 'openai/clip'"):
-        checkpoint.locate(Path("openai/clip"))
-
-
-def test_without_the_hub_package_a_hub_id_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(CheckpointError, match=r"no folder 'openai/clip'; .*pip install minclip\[hub\]"):
-        checkpoint.locate("openai/clip")
-
-
-def test_the_hub_package_is_loaded_for_nothing_but_a_hub_id(tmp_path: Path) -> None:
-    folders.peer("CLIPModel").save_pretrained(tmp_path)
-    program = f"""
-import sys
-from minclip.checkpoints import checkpoint
-checkpoint.read(checkpoint.locate({str(tmp_path)!r}))
-try:
-    checkpoint.locate("nothing")
-except checkpoint.CheckpointError:
-    print(sorted({{"huggingface_hub", "torch", "requests", "httpx", "httpx2", "ssl"}} & set(sys.modules)))
-"""
-    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"

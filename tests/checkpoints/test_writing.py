@@ -1,4 +1,4 @@
-"""What `checkpoint.save` writes, as Transformers and `checkpoint.read` find it."""
+"""What `checkpoints.save` writes, as Transformers and `checkpoints.read` find it."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from minclip.checkpoints import checkpoint
+from minclip import checkpoints
 from minclip.config import Config
 from minclip.errors import CheckpointError
 from minclip.weights import BFLOAT16, Weights
@@ -30,7 +30,7 @@ def answer(model: Any) -> list[torch.Tensor]:
 def test_transformers_opens_what_is_saved(tmp_path: Path, kind: str) -> None:
     model = folders.peer(kind)
     model.save_pretrained(tmp_path / "theirs")
-    checkpoint.save(tmp_path / "ours", *checkpoint.read(tmp_path / "theirs"))
+    checkpoints.save(tmp_path / "ours", *checkpoints.read(tmp_path / "theirs"))
     opened, report = getattr(transformers, kind).from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(report.values())
     for found, expected in zip(opened.parameters(), model.parameters(), strict=True):
@@ -43,9 +43,9 @@ def test_transformers_opens_what_is_saved(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", folders.KINDS)
 def test_a_saved_checkpoint_reads_back_bit_for_bit(tmp_path: Path, kind: str, dtype: torch.dtype) -> None:
     folders.peer(kind).to(dtype).save_pretrained(tmp_path / "theirs")
-    config, weights = checkpoint.read(tmp_path / "theirs")
-    checkpoint.save(tmp_path / "ours", config, weights)
-    config_back, back = checkpoint.read(tmp_path / "ours")
+    config, weights = checkpoints.read(tmp_path / "theirs")
+    checkpoints.save(tmp_path / "ours", config, weights)
+    config_back, back = checkpoints.read(tmp_path / "ours")
     assert config_back == config
     assert set(back) == set(weights)
     for name in weights:
@@ -58,8 +58,8 @@ def test_a_saved_checkpoint_reads_back_bit_for_bit(tmp_path: Path, kind: str, dt
 def test_saving_in_another_type_rounds_as_transformers_does(tmp_path: Path, dtype: str, stored: torch.dtype) -> None:
     model = folders.peer("CLIPModel").to(stored)
     model.save_pretrained(tmp_path / "theirs")
-    checkpoint.save(tmp_path / "ours", *checkpoint.read(tmp_path / "theirs"), dtype=dtype)
-    _, back = checkpoint.read(tmp_path / "ours")
+    checkpoints.save(tmp_path / "ours", *checkpoints.read(tmp_path / "theirs"), dtype=dtype)
+    _, back = checkpoints.read(tmp_path / "ours")
     assert {back.stored(name).dtype for name in back} == {BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype)}
     folders.assert_equal(back, folders.tensors(model.to(getattr(torch, dtype))))
     assert transformers.CLIPModel.from_pretrained(tmp_path / "ours").dtype == getattr(torch, dtype)
@@ -70,7 +70,7 @@ def test_openai_names_are_saved_under_the_names_of_transformers(tmp_path: Path) 
     model = folders.peer("CLIPModel")
     model.save_pretrained(tmp_path)
     folders.rewrite(tmp_path, folders.as_openai)
-    checkpoint.save(tmp_path / "ours", *checkpoint.read(tmp_path))
+    checkpoints.save(tmp_path / "ours", *checkpoints.read(tmp_path))
     folders.assert_equal(Weights(load_file_as_numpy(tmp_path / "ours")), folders.tensors(model))
 
 
@@ -85,20 +85,20 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_a_save_that_fails_halfway_leaves_the_old_model_alone(tmp_path: Path) -> None:
     folders.peer("CLIPModel").save_pretrained(tmp_path)
     before = content(tmp_path)
-    config, weights = checkpoint.read(tmp_path)
+    config, weights = checkpoints.read(tmp_path)
     huge = {name: np.full_like(weights[name], 1e30) if "post" in name else weights[name] for name in weights}
     with pytest.raises(CheckpointError, match=r"vision_model\.post_layernorm\.bias has numbers too large for float16"):
-        checkpoint.save(tmp_path, config, Weights(huge), dtype="float16")
+        checkpoints.save(tmp_path, config, Weights(huge), dtype="float16")
     assert content(tmp_path) == before
 
 
 def test_a_checkpoint_may_be_saved_over_itself(tmp_path: Path) -> None:
     model = folders.peer("CLIPModel")
     model.save_pretrained(tmp_path)
-    config, weights = checkpoint.read(tmp_path)
-    checkpoint.save(tmp_path, config, weights, dtype="float16")
+    config, weights = checkpoints.read(tmp_path)
+    checkpoints.save(tmp_path, config, weights, dtype="float16")
     folders.assert_equal(weights, folders.tensors(model))  # still the old file's
-    folders.assert_equal(checkpoint.read(tmp_path)[1], folders.tensors(model.half()))
+    folders.assert_equal(checkpoints.read(tmp_path)[1], folders.tensors(model.half()))
     assert {path.name for path in tmp_path.iterdir()} >= {"config.json", "model.safetensors"}
     assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob(".*"))
 
@@ -114,20 +114,20 @@ def test_a_checkpoint_may_be_saved_over_itself(tmp_path: Path) -> None:
 )
 def test_weights_that_do_not_fit_are_not_saved(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     folders.peer("CLIPModel").save_pretrained(tmp_path / "theirs")
-    config, weights = checkpoint.read(tmp_path / "theirs")
+    config, weights = checkpoints.read(tmp_path / "theirs")
     changed = {name: array for name, array in ({**weights} | change).items() if array is not None}
     with pytest.raises(CheckpointError, match=words):
-        checkpoint.save(tmp_path / "ours", config, Weights(changed))
+        checkpoints.save(tmp_path / "ours", config, Weights(changed))
     assert not (tmp_path / "ours").exists() or not content(tmp_path / "ours")
 
 
 def test_a_type_that_no_file_has_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="dtype 'int8' is not one of float32, float16, bfloat16"):
-        checkpoint.save(tmp_path, Config(), Weights({}), dtype="int8")
+        checkpoints.save(tmp_path, Config(), Weights({}), dtype="int8")
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     folders.peer("CLIPModel").save_pretrained(tmp_path)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match=r"file cannot be written"):
-        checkpoint.save(tmp_path / "file", *checkpoint.read(tmp_path))
+        checkpoints.save(tmp_path / "file", *checkpoints.read(tmp_path))
