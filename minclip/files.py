@@ -102,7 +102,7 @@ class _Replacement:
 
     def __init__(self, path: Path) -> None:
         self.target = Path(os.path.realpath(path))
-        old = _replaceable(self.target)
+        old = _replaceable(path)
         self.temporary = self.target.with_name(f".{secrets.token_hex(8)}.tmp")
         self.has_name = False
         try:
@@ -140,16 +140,16 @@ class _Replacement:
             self.temporary.unlink(missing_ok=True)
 
 
-def _replaceable(target: Path) -> os.stat_result | None:
+def _replaceable(path: Path) -> os.stat_result | None:
     """What stands at a path, None for nothing. Raises OSError where that is not to be replaced by a file."""
     try:
-        old = os.stat(target)
+        old = os.stat(path)
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(old.st_mode):
-        raise OSError(errno.EEXIST, "is a folder, device or pipe, which no file replaces", str(target))
-    if not (os.access(target, os.W_OK) and old.st_mode & 0o222):  # nothing is forbidden to root but by the mode
-        raise PermissionError(errno.EACCES, "is read-only", str(target))
+        raise OSError(errno.EEXIST, "is a folder, device or pipe, which no file replaces", str(path))
+    if not (os.access(path, os.W_OK) and old.st_mode & 0o222):  # nothing is forbidden to root but by the mode
+        raise PermissionError(errno.EACCES, "is read-only", str(path))
     return old
 
 
