@@ -1,6 +1,12 @@
 """What `checkpoints.save` writes, as Transformers and `checkpoints.read` find it."""
 
+import os
+import random
+import subprocess
+import sys
+import time
 from pathlib import Path
+from threading import Barrier, Thread
 from typing import Any
 
 import folders
@@ -131,3 +137,155 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match=r"file cannot be written"):
         checkpoints.save(tmp_path / "file", *checkpoints.read(tmp_path))
+
+
+# --- whole or not at all -------------------------------------------------------------------------------------------
+
+FILES = {"vocab.json": b"{}", "merges.txt": b"a b\n", "preprocessor_config.json": b"{}"}
+
+
+def scaled(folder: Path, factor: float) -> Weights:
+    """The weights of a folder, each times a factor."""
+    _, weights = checkpoints.read(folder)
+    return Weights({name: weights[name] * np.float32(factor) for name in weights})
+
+
+def test_all_files_of_a_checkpoint_are_written(tmp_path: Path) -> None:
+    folders.peer("CLIPModel").save_pretrained(tmp_path / "theirs")
+    checkpoints.save(tmp_path / "ours", *checkpoints.read(tmp_path / "theirs"), FILES)
+    found = content(tmp_path / "ours")
+    assert found.keys() == {"config.json", "model.safetensors", *FILES}
+    assert {name: found[name] for name in FILES} == FILES
+
+
+def test_files_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
+    folders.peer("CLIPModel").save_pretrained(tmp_path / "theirs")
+    foreign = {"README.md": b"mine", "model.safetensors.bak": b"mine", ".hidden": b"mine", "notes.json": b"{}"}
+    (tmp_path / "ours" / "runs").mkdir(parents=True)
+    for name, data in foreign.items():
+        (tmp_path / "ours" / name).write_bytes(data)
+    for _ in range(2):
+        checkpoints.save(tmp_path / "ours", *checkpoints.read(tmp_path / "theirs"), FILES)
+    assert {name: (tmp_path / "ours" / name).read_bytes() for name in foreign} == foreign
+    assert (tmp_path / "ours" / "runs").is_dir()
+
+
+LEFTOVERS = [
+    "tokenizer.json", "sentencepiece.bpe.model", "added_tokens.json", "processor_config.json",
+    "open_clip_config.json", "model.safetensors.index.json", "model-00001-of-00002.safetensors", "pytorch_model.bin",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEFTOVERS)
+def test_the_parts_of_another_checkpoint_are_named_and_nothing_is_written(tmp_path: Path, name: str) -> None:
+    """They would be read together with what is saved, or instead of it, here or in Transformers."""
+    folders.peer("CLIPModel").save_pretrained(tmp_path / "theirs")
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / name).write_bytes(b"another's")
+    with pytest.raises(CheckpointError, match=f"ours holds files of another checkpoint.*: {name}; remove") as caught:
+        checkpoints.save(tmp_path / "ours", *checkpoints.read(tmp_path / "theirs"), FILES)
+    assert "\n" not in str(caught.value)
+    assert content(tmp_path / "ours") == {name: b"another's"}
+
+
+def test_a_model_saved_where_it_came_from_keeps_the_further_files_of_its_folder(tmp_path: Path) -> None:
+    folders.peer("CLIPModel").save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_bytes(b"its own")
+    checkpoints.save(tmp_path, *checkpoints.read(tmp_path), FILES)
+    assert content(tmp_path).items() >= {**FILES, "tokenizer.json": b"its own"}.items()
+
+
+LIMITED = """
+import resource, sys
+from minclip import CheckpointError, checkpoints
+config, weights = checkpoints.read(sys.argv[1])
+files = {"vocab.json": bytes(200_000), "merges.txt": b"new", "preprocessor_config.json": b"{}"}
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
+try:
+    checkpoints.save(sys.argv[2], config, weights, files)
+except CheckpointError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the system has no limits to the size of files")
+@pytest.mark.parametrize("limit", [0, 1000, 50_000, 150_000])
+def test_a_disk_that_takes_no_more_leaves_the_old_checkpoint(tmp_path: Path, limit: int) -> None:
+    """The limit is met in the weights, and after them in a file of the tokenizer."""
+    folders.peer("CLIPModel").save_pretrained(tmp_path / "theirs")
+    checkpoints.save(tmp_path / "ours", *checkpoints.read(tmp_path / "theirs"), FILES)
+    assert 50_000 < (tmp_path / "ours" / "model.safetensors").stat().st_size < 150_000
+    before = content(tmp_path / "ours")
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / "theirs"), str(tmp_path / "ours"), str(limit)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "ours cannot be written: [Errno 27] File too large" in out
+    assert len(out.splitlines()) == 1
+    assert content(tmp_path / "ours") == before
+
+
+def test_two_threads_that_save_to_one_folder_leave_the_checkpoint_of_one_of_them(tmp_path: Path) -> None:
+    folders.peer("CLIPModel").save_pretrained(tmp_path / "theirs")
+    config, _ = checkpoints.read(tmp_path / "theirs")
+    models = [scaled(tmp_path / "theirs", factor) for factor in (0.25, 0.5, 0.75, 1)]
+    barrier, problems = Barrier(4), []
+
+    def save(i: int) -> None:
+        files = dict.fromkeys(FILES, b"%d" % i)
+        barrier.wait()
+        try:
+            checkpoints.save(tmp_path / "ours", config, models[i], files)
+        except Exception as error:
+            problems.append(error)
+
+    for _ in range(10):
+        threads = [Thread(target=save, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not problems
+        (winner,) = {int((tmp_path / "ours" / name).read_bytes()) for name in FILES}
+        folders.assert_equal(checkpoints.read(tmp_path / "ours")[1], dict(models[winner]))
+        assert content(tmp_path / "ours").keys() == {"config.json", "model.safetensors", *FILES}
+
+
+SAVING = """
+import sys
+from minclip import checkpoints
+from minclip.weights import Weights
+config, weights = checkpoints.read(sys.argv[1])
+models = [weights, checkpoints.read(sys.argv[2])[1]]
+files = {"vocab.json": b"{}", "merges.txt": bytes(10_000), "preprocessor_config.json": b"{}"}
+while True:
+    for model in models:
+        print("saving", flush=True)
+        checkpoints.save(sys.argv[3], config, model, files)
+"""
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.long)])
+def test_a_process_killed_while_it_saves_loses_nothing(tmp_path: Path, kills: int) -> None:
+    """At random moments: the folder holds one of the two checkpoints whole, and no file that is half written."""
+    for i in range(2):
+        folders.peer("CLIPModel", seed=i).save_pretrained(tmp_path / str(i))
+    tensors = [dict(checkpoints.read(tmp_path / str(i))[1]) for i in range(2)]
+    folder, rng = tmp_path / "ours", random.Random(0)
+    checkpoints.save(folder, *checkpoints.read(tmp_path / "0"), {"vocab.json": b"{}"})
+    wholes = {path.read_bytes() for i in range(2) for path in (tmp_path / str(i)).iterdir()}
+    for kill in range(kills):
+        command = [sys.executable, "-c", SAVING, str(tmp_path / "0"), str(tmp_path / "1"), str(folder)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for _ in range(1 + kill % 3):
+                assert process.stdout.readline() == "saving\n"
+            time.sleep(rng.uniform(0, 0.05))
+            process.kill()
+        _, weights = checkpoints.read(folder)
+        which = int((weights["logit_scale"] != tensors[0]["logit_scale"]).item())
+        folders.assert_equal(weights, tensors[which])
+        for path in folder.iterdir():
+            if path.name.startswith("."):  # killed between naming a complete file and moving it to its place
+                assert hasattr(os, "O_TMPFILE")
+                assert path.read_bytes() in wholes | {b"{}", bytes(10_000), (folder / "config.json").read_bytes()}
+                path.unlink()
+        assert content(folder).keys() >= {"config.json", "model.safetensors", "vocab.json"}
