@@ -1,13 +1,17 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import folders
+import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
+import minclip
 from minclip import checkpoints
 from minclip.errors import CheckpointError, ConfigError
 
@@ -62,6 +66,195 @@ def test_a_classifier_has_as_many_labels_as_rows(tmp_path: Path, family: str, la
     assert len(weights["classifier.weight"]) == labels
 
 
+# --- torch files, and files of other frameworks --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", folders.KINDS)
+def test_a_folder_with_a_torch_file_holds_the_tensors_that_torch_saved(tmp_path: Path, kind: str) -> None:
+    model = folders.peer(kind)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    config, weights = checkpoints.read(tmp_path)
+    assert config.architectures == (kind,)
+    folders.assert_equal(weights, folders.tensors(model))
+
+
+def test_torch_shards_are_joined(tmp_path: Path) -> None:
+    model = folders.peer("CLIPModel")
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    folders.save_torch_shards(tmp_path, model)
+    assert [path.name for path in checkpoints.weight_files(tmp_path)] == [
+        "pytorch_model-00001-of-00002.bin",
+        "pytorch_model-00002-of-00002.bin",
+    ]
+    folders.assert_equal(checkpoints.read(tmp_path)[1], folders.tensors(model))
+
+
+ORDER = [
+    "model.safetensors", "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "pytorch_model.bin",
+    "open_clip_pytorch_model.bin",
+]  # fmt: skip
+
+
+def test_weight_files_have_an_order_of_preference(tmp_path: Path) -> None:
+    """Safetensors first, the names of Transformers first, and a name that nobody knows last."""
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    for name in [*ORDER, "metaclip_original.bin", "ViT-B-32.pt", "training_args.bin", "optimizer.pt"]:
+        (tmp_path / name).write_bytes(b"")
+    for name in ORDER:
+        assert checkpoints.weight_files(tmp_path) == [tmp_path / name]
+        (tmp_path / name).unlink()
+    with pytest.raises(CheckpointError, match=r"2 weight files \(ViT-B-32\.pt, metaclip_original\.bin\)"):
+        checkpoints.weight_files(tmp_path)
+    (tmp_path / "ViT-B-32.pt").unlink()
+    assert checkpoints.weight_files(tmp_path) == [tmp_path / "metaclip_original.bin"]
+
+
+@pytest.mark.parametrize("name", ["other.safetensors", "other.bin", "other.pt"])
+def test_a_weight_file_of_a_folder_may_be_named_itself(tmp_path: Path, name: str) -> None:
+    first, second = folders.peer("CLIPModel"), folders.peer("CLIPModel", seed=1)
+    first.save_pretrained(tmp_path)
+    write = save_file if name.endswith(".safetensors") else torch.save
+    write(second.state_dict(), tmp_path / name)
+    folders.assert_equal(checkpoints.read(tmp_path)[1], folders.tensors(first))
+    folders.assert_equal(checkpoints.read(tmp_path / name)[1], folders.tensors(second))
+
+
+@pytest.mark.parametrize("kind", ["CLIPModel", "CLIPVisionModel", "MetaClip2ForImageClassification"])
+def test_patch_convolutions_with_channels_last_are_turned(tmp_path: Path, kind: str) -> None:
+    """As MLX has them: (d, patch, patch, c)."""
+    model = folders.peer(kind)
+    model.save_pretrained(tmp_path)
+    folders.rewrite(
+        tmp_path,
+        lambda state: {name: t.permute(0, 2, 3, 1) if t.ndim == 4 else t for name, t in state.items()},
+    )
+    folders.assert_equal(checkpoints.read(tmp_path)[1], folders.tensors(model))
+
+
+# --- OpenAI's lone files -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wide() -> Any:
+    """A CLIP whose heads are 64 wide, as all of OpenAI's are."""
+    text = {**folders.TEXT, "hidden_size": 64, "num_attention_heads": 1, "eos_token_id": 2}
+    vision = {**folders.VISION, "hidden_size": 128, "num_attention_heads": 2, "image_size": 12}
+    torch.manual_seed(0)
+    return transformers.CLIPModel(
+        transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=9)
+    ).eval()
+
+
+@pytest.mark.parametrize("text", ["", "text."])
+@pytest.mark.parametrize("name", ["ViT-B-32.pt", "open_clip_pytorch_model.bin", "clip.safetensors"])
+def test_a_lone_file_in_openai_names_needs_no_config(tmp_path: Path, wide: Any, name: str, text: str) -> None:
+    state = {name: t.contiguous().clone() for name, t in folders.as_openai(wide.state_dict(), text).items()}
+    (save_file if name.endswith(".safetensors") else torch.save)(state, tmp_path / name)
+    config, weights = checkpoints.read(tmp_path / name)
+    folders.assert_equal(weights, folders.tensors(wide))
+    assert config.text_config is not None
+    assert config.text_config.pools_largest_id
+    ids, pixels = torch.tensor([[0, 5, 7, 19]]), torch.linspace(-1, 1, 3 * 12 * 12).reshape(1, 3, 12, 12)
+    with torch.inference_mode():
+        expected = wide(input_ids=ids, pixel_values=pixels).logits_per_image.numpy()
+    found = minclip.load(tmp_path / name)(input_ids=ids.numpy(), pixel_values=pixels.numpy()).logits_per_image
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    with pytest.raises(minclip.TokenizerError, match="no tokenizer files"):
+        minclip.load(tmp_path / name).encode_text("a cat")
+
+
+@pytest.mark.parametrize("name", ["alone.pt", "alone.safetensors"])
+def test_a_lone_file_in_other_names_wants_its_config(tmp_path: Path, name: str) -> None:
+    state = folders.peer("CLIPModel").state_dict()
+    (save_file if name.endswith(".safetensors") else torch.save)(state, tmp_path / name)
+    with pytest.raises(CheckpointError, match=r"alone\..* config\.json") as caught:
+        checkpoints.read(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+# --- files that change while they are in use -----------------------------------------------------------------------
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, 1000)
+
+
+def rewrite_in_place(path: Path) -> None:
+    content = path.read_bytes()
+    with path.open("r+b") as file:
+        file.write(content[:-100] + bytes(100))
+
+
+@pytest.mark.parametrize("change", [cut, rewrite_in_place])
+@pytest.mark.parametrize("kind", ["safetensors", "torch", "shards"])
+def test_a_file_that_is_written_to_while_it_is_mapped_is_noticed(
+    tmp_path: Path, kind: str, change: Callable[[Path], None]
+) -> None:
+    model = folders.peer("CLIPModel")
+    model.save_pretrained(tmp_path, max_shard_size="16KB" if kind == "shards" else "1GB")
+    if kind == "torch":
+        (tmp_path / "model.safetensors").unlink()
+        torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    _, weights = checkpoints.read(tmp_path)
+    weights.check_unchanged()
+    path = checkpoints.weight_files(tmp_path)[-1]
+    os.utime(path, ns=(0, 0))  # as copies that keep times have it
+    _, weights = checkpoints.read(tmp_path)
+    change(path)
+    for view in (weights, weights.at("text_model"), weights.astype(np.float64), weights.widened()):
+        with pytest.raises(CheckpointError, match=f"{path.name} was changed while its weights were in use"):
+            view.check_unchanged()
+
+
+@pytest.mark.parametrize("change", [cut, rewrite_in_place])
+def test_weights_in_memory_do_not_mind_what_becomes_of_their_file(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    model = folders.peer("CLIPModel")
+    model.save_pretrained(tmp_path)
+    _, weights = checkpoints.read(tmp_path, mmap=False)
+    change(tmp_path / "model.safetensors")
+    weights.check_unchanged()
+    folders.assert_equal(weights, folders.tensors(model))
+
+
+def test_a_file_that_another_takes_the_place_of_is_still_the_old_one(tmp_path: Path) -> None:
+    """As minclip itself saves, and as package managers and the hub's cache update."""
+    first, second = folders.peer("CLIPModel"), folders.peer("CLIPModel", seed=1)
+    first.save_pretrained(tmp_path / "first")
+    second.save_pretrained(tmp_path / "second")
+    _, weights = checkpoints.read(tmp_path / "first")
+    checkpoints.save(tmp_path / "first", *checkpoints.read(tmp_path / "second"))
+    weights.check_unchanged()
+    folders.assert_equal(weights, folders.tensors(first))
+
+
+# --- numbers that cannot be ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("scale", [89.0, 1000.0, float("nan"), float("inf"), float("-inf"), 88.5])
+def test_a_logit_scale_without_a_finite_exponential_is_refused(
+    tmp_path: Path, scale: float, dtype: torch.dtype
+) -> None:
+    folders.peer("CLIPModel").save_pretrained(tmp_path)
+    folders.rewrite(tmp_path, lambda state: state | {"logit_scale": torch.tensor(scale, dtype=dtype)})
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: logit_scale is (nan|-?inf|\d+)") as caught:
+        checkpoints.read(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scale", [4.6052, 88.0, -1000.0, 0.0])
+def test_any_logit_scale_with_finite_differences_of_logits_is_read(tmp_path: Path, scale: float) -> None:
+    folders.peer("CLIPModel").save_pretrained(tmp_path)
+    folders.rewrite(tmp_path, lambda state: state | {"logit_scale": torch.tensor(scale)})
+    _, weights = checkpoints.read(tmp_path)
+    assert np.isfinite(np.float32(2) * np.exp(weights["logit_scale"]))
+
+
 # --- bad folders ---------------------------------------------------------------------------------------------------
 
 
@@ -113,6 +306,21 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], Any], type[Exception], tuple[str, 
     ),
     "a pickle of no tensors": (replace_weights("model.pkl"), CheckpointError, ("no weights", "pytorch_model.bin")),
     "truncated": (truncate, CheckpointError, ("model.safetensors", "not a whole safetensors file")),
+    "a pipe": (
+        lambda f: ((f / "model.safetensors").unlink(), os.mkfifo(f / "model.safetensors")),
+        CheckpointError,
+        ("model.safetensors", "device or pipe"),
+    ),
+    "a config that is a pipe": (
+        lambda f: ((f / "config.json").unlink(), os.mkfifo(f / "config.json")),
+        ConfigError,
+        ("config.json", "device or pipe"),
+    ),
+    "a config without end": (
+        lambda f: ((f / "config.json").unlink(), (f / "config.json").symlink_to("/dev/zero")),
+        ConfigError,
+        ("config.json", "device or pipe"),
+    ),
     "empty": (lambda f: (f / "model.safetensors").write_bytes(b""), CheckpointError, ("model.safetensors",)),
     "a folder": (make_folder, CheckpointError, ("model.safetensors",)),
     "missing tensor": (
