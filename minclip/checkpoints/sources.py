@@ -46,7 +46,7 @@ def locate(source: str | Path | None = None) -> Path:
         raise CheckpointError(f"a model is named by a str or a path, not by {type(source).__name__}: {source!r:.80}")
     if path := _local(source):
         return path if path.is_dir() else _weight_file(path)
-    if isinstance(source, str) and (found := _on_hub(source.rstrip("/"))):
+    if isinstance(source, str) and (found := on_hub(source.rstrip("/"))):
         return download(*found)
     bundled = ", ".join(bundled_names()) or "there is none"
     raise CheckpointError(
@@ -79,7 +79,7 @@ def _weight_file(path: Path) -> Path:
     )
 
 
-def _on_hub(name: str) -> tuple[str, str | None] | None:
+def on_hub(name: str) -> tuple[str, str | None] | None:
     """The repository and the revision that a name stands for on the hub, if it can stand for one."""
     if page := HUB_PAGE.fullmatch(name):
         return page[1], unquote(page[2]) if page[2] else None

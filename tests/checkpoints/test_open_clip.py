@@ -83,6 +83,14 @@ def test_open_clip_options_reach_the_config() -> None:
     assert (config.text_config.eos_token_id, config.text_config.pools_largest_id) == (2, False)
 
 
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The small model's config with another value in one place."""
+    model: dict[str, Any] = json.loads(json.dumps(folders.OPEN_CLIP_MODEL))
+    *outer, last = path.split(".")
+    (model[outer[0]] if outer else model)[last] = value
+    return model
+
+
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
@@ -98,14 +106,110 @@ def test_open_clip_options_reach_the_config() -> None:
     ],
 )
 def test_an_open_clip_architecture_that_is_not_ours_is_refused_by_name(path: str, value: Any, words: str) -> None:
-    model = json.loads(json.dumps(folders.OPEN_CLIP_MODEL))
-    *outer, last = path.split(".")
-    (model[outer[0]] if outer else model)[last] = value
     with pytest.raises(ConfigError, match=f"^here: .*{words}"):
-        open_clip.config_from_dict({"model_cfg": model}, "here")
+        open_clip.config_from_dict({"model_cfg": changed(path, value)}, "here")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("vision_cfg.patch_dropout", 0.5),
+        ("vision_cfg.output_tokens", True),
+        ("vision_cfg.pool_type", "tok"),
+        ("vision_cfg.pos_embed_type", "learnable"),
+        ("vision_cfg.attentional_pool", False),
+        ("vision_cfg.attn_pooler_queries", 256),
+        ("vision_cfg.timm_model_name", None),
+        ("vision_cfg.timm_proj", "linear"),
+        ("text_cfg.output_tokens", True),
+        ("text_cfg.proj_type", "linear"),
+        ("text_cfg.act_kwargs", {}),
+        ("init_logit_scale", 2.3),
+        ("init_logit_bias", None),
+        ("nonscalar_logit_scale", True),
+        ("output_dict", True),
+        ("cast_dtype", "bf16"),
+    ],
+)
+def test_options_that_leave_the_numbers_as_they_are_are_accepted(path: str, value: Any) -> None:
+    assert open_clip.config_from_dict({"model_cfg": changed(path, value)}, "x") == open_clip.config_from_dict(
+        {"model_cfg": folders.OPEN_CLIP_MODEL}, "x"
+    )
+
+
+NUMBERS = [10**400, -(10**400), float("inf"), float("nan"), 1e308, -1, 0, "3", [3], {}, None, True, 2.5]
+
+
+@pytest.mark.parametrize("value", NUMBERS, ids=lambda value: str(value)[:10])
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{tower}.{name}"
+        for tower, names in (
+            ("vision_cfg", ("width", "layers", "head_width", "mlp_ratio", "patch_size", "image_size")),
+            ("text_cfg", ("width", "layers", "heads", "mlp_ratio", "context_length", "vocab_size", "eos_id")),
+        )
+        for name in names
+    ],
+)
+def test_a_number_of_any_kind_is_taken_or_refused_in_one_line(path: str, value: Any) -> None:
+    message = "here: taken"
+    try:
+        open_clip.config_from_dict({"model_cfg": changed(path, value)}, "here")
+    except ConfigError as error:
+        message = str(error)
+    assert message.startswith("here: ")
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("content", [[], {}, {"model_cfg": 3}, {"model_cfg": {"embed_dim": 3}}])
 def test_an_open_clip_config_without_a_model_is_refused(content: Any) -> None:
     with pytest.raises(ConfigError, match="here: model_cfg must be a JSON object"):
         open_clip.config_from_dict(content, "here")
+
+
+# --- images --------------------------------------------------------------------------------------------------------
+
+
+def with_preprocessing(folder: Path, **fields: Any) -> Path:
+    content = {"model_cfg": folders.OPEN_CLIP_MODEL, "preprocess_cfg": fields}
+    (folder / "open_clip_config.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_open_clip_images_are_resized_by_the_shorter_side_and_cropped_half_to_even(tmp_path: Path) -> None:
+    assert open_clip.image_processor_fields(with_preprocessing(tmp_path)) == {
+        "size": {"shortest_edge": 11},
+        "crop_size": {"height": 11, "width": 11},
+        "resample": 3,
+        "crop_rounding": "half_even",
+    }
+
+
+def test_open_clip_options_for_images_reach_the_image_processor(tmp_path: Path) -> None:
+    given = {"mean": [0.1, 0.2, 0.3], "std": [1, 2, 3], "interpolation": "bilinear", "resize_mode": "squash"}
+    found = open_clip.image_processor_fields(with_preprocessing(tmp_path, **given))
+    assert found["size"] == {"height": 11, "width": 11}
+    assert (found["image_mean"], found["image_std"], found["resample"]) == ([0.1, 0.2, 0.3], [1, 2, 3], 2)
+
+
+def test_a_lone_file_is_cropped_as_openai_does_and_a_folder_of_transformers_is_not(tmp_path: Path) -> None:
+    (tmp_path / "ViT-B-32.pt").write_bytes(b"")
+    assert open_clip.image_processor_fields(tmp_path / "ViT-B-32.pt") == {"crop_rounding": "half_even"}
+    assert open_clip.image_processor_fields(tmp_path) == {}
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    assert open_clip.image_processor_fields(tmp_path / "ViT-B-32.pt") == {}
+
+
+@pytest.mark.parametrize(
+    "given", [{"resize_mode": "longest"}, {"interpolation": "random"}, {"resize_mode": [1]}, {"interpolation": {}}]
+)
+def test_a_resize_that_minclip_does_not_have_is_refused_by_name(tmp_path: Path, given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"open_clip_config\.json: resize_mode .* is not supported"):
+        open_clip.image_processor_fields(with_preprocessing(tmp_path, **given))
+
+
+def test_preprocessing_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "open_clip_config.json").write_text('{"preprocess_cfg": [1]}')
+    with pytest.raises(ConfigError, match="preprocess_cfg must be a JSON object, not list"):
+        open_clip.image_processor_fields(tmp_path)
