@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from minclip import notice
-from minclip.checkpoints import checkpoint
+from minclip.checkpoints import sources
 from minclip.commands.printing import complain
 from minclip.errors import CheckpointError, ImageError
 from minclip.files import replacing
@@ -23,7 +23,7 @@ from minclip.model import Model, load
 
 MODEL_HELP = (
     f"checkpoint folder, hub id such as {notice.ANOTHER}, or name of a bundled model (see minclip models; "
-    f"default: {checkpoint.DEFAULT}, which knows drawn pictures, not photographs)"
+    f"default: {sources.DEFAULT}, which knows drawn pictures, not photographs)"
 )
 PICTURES_HELP = "picture file, folder to search for pictures, http(s) URL, or - for a list of them on stdin"
 UNDECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow knows, but cannot decode by itself

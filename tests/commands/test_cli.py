@@ -18,7 +18,7 @@ from miniature import captions
 import minclip
 import minclip.__main__
 import minclip.commands
-from minclip.checkpoints import checkpoint
+from minclip.checkpoints import sources
 from minclip.commands import cli
 from minclip.commands.cli import main
 
@@ -50,7 +50,7 @@ def test_every_command_uses_the_default_model_where_none_is_named(
     words = "zero-shot", pictures / "red.png", "--labels", *captions()
     assert run(*words, capsys=capsys) == run(*words, "--model", miniature, capsys=capsys)
     out, _ = run("info", capsys=capsys)
-    assert out.splitlines()[0] == str(box / checkpoint.DEFAULT)
+    assert out.splitlines()[0] == str(box / sources.DEFAULT)
     assert out.splitlines()[1:] == run("info", miniature, capsys=capsys)[0].splitlines()[1:]
     assert "agrees" in run("diff", "--device", "cpu", capsys=capsys)[0]
     run("embed", pictures, "-o", tmp_path / "out.npz", capsys=capsys)
@@ -62,9 +62,9 @@ def test_every_command_uses_the_default_model_where_none_is_named(
 def test_a_broken_installation_is_one_line(
     words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(checkpoint, "BUNDLED", tmp_path)
+    monkeypatch.setattr(sources, "BUNDLED", tmp_path)
     _, err = run(*words.split(), code=2, capsys=capsys)
-    assert err.startswith(f"minclip: {tmp_path} lacks {checkpoint.DEFAULT}")
+    assert err.startswith(f"minclip: {tmp_path} lacks {sources.DEFAULT}")
     assert len(err.splitlines()) == 1
 
 

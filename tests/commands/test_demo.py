@@ -83,8 +83,8 @@ def test_the_python_that_the_demo_prints_gives_what_it_showed(box: Path, capsys:
 def test_the_demo_imports_nothing_heavy(box: Path) -> None:
     program = (
         "import sys, pathlib\n"
-        "from minclip.checkpoints import checkpoint\n"
-        f"checkpoint.BUNDLED = pathlib.Path({str(box)!r})\n"
+        "from minclip.checkpoints import sources\n"
+        f"sources.BUNDLED = pathlib.Path({str(box)!r})\n"
         "from minclip.commands.cli import main\n"
         "main(['demo'])\n"
         "heavy = {'torch', 'transformers', 'hypothesis', 'huggingface_hub', 'sentencepiece'}\n"

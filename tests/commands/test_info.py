@@ -12,7 +12,8 @@ from command_line import damaged, left_in, run
 
 import minclip
 import minclip.backend
-from minclip.checkpoints import checkpoint
+from minclip import checkpoints
+from minclip.checkpoints import sources
 
 
 def test_info_counts_the_parameters(miniature: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,7 +30,7 @@ def test_info_counts_the_parameters(miniature: Path, capsys: pytest.CaptureFixtu
 def test_info_tells_the_stored_type(
     dtype: str, miniature: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint.save(tmp_path, *checkpoint.read(miniature), dtype=dtype)
+    checkpoints.save(tmp_path, *checkpoints.read(miniature), dtype=dtype)
     out, _ = run("info", tmp_path, capsys=capsys)
     assert f"stored as {dtype};" in out
 
@@ -37,8 +38,8 @@ def test_info_tells_the_stored_type(
 def test_models_lists_the_box(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (box / "no model").mkdir()
     (line,) = run("models", capsys=capsys)[0].splitlines()
-    assert line.startswith(checkpoint.DEFAULT)
-    assert line.endswith(f"MiB  {box / checkpoint.DEFAULT} (default)")
+    assert line.startswith(sources.DEFAULT)
+    assert line.endswith(f"MiB  {box / sources.DEFAULT} (default)")
     assert "25 languages" in line
 
 
@@ -52,7 +53,7 @@ def test_backends_lists_numpy_and_torch(capsys: pytest.CaptureFixture[str]) -> N
 def test_info_as_json_says_what_it_prints(miniature: Path, capsys: pytest.CaptureFixture[str]) -> None:
     facts = json.loads(run("info", miniature, "--json", capsys=capsys)[0])
     weights = minclip.load(miniature).weights
-    assert facts["folder"] == str(miniature)
+    assert facts["path"] == str(miniature)
     assert facts["parameters"] == sum(tensor.size for tensor in weights.values())
     text = sum(tensor.size for name, tensor in weights.items() if name.startswith("text_model."))
     assert facts["text"]["parameters"] == text
@@ -67,7 +68,7 @@ def test_info_check_reads_all_weights(miniature: Path, tmp_path: Path, capsys: p
     folder = damaged(miniature, tmp_path / "damaged")
     run("info", folder, capsys=capsys)
     for dtype in (None, "float16", "bfloat16"):
-        checkpoint.save(folder, *checkpoint.read(folder), dtype=dtype)
+        checkpoints.save(folder, *checkpoints.read(folder), dtype=dtype)
         out, err = run("info", "--check", folder, code=2, capsys=capsys)
         assert out == ""
         assert "2 tensors hold NaN or infinity: " in err
@@ -77,10 +78,10 @@ def test_info_check_reads_all_weights(miniature: Path, tmp_path: Path, capsys: p
 
 def test_models_as_json(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (model,) = map(json.loads, run("models", "--json", capsys=capsys)[0].splitlines())
-    assert model["name"] == checkpoint.DEFAULT
-    assert model["folder"] == str(box / checkpoint.DEFAULT)
+    assert model["name"] == sources.DEFAULT
+    assert model["folder"] == str(box / sources.DEFAULT)
     assert model["default"] is True
-    assert model["bytes"] == sum(path.stat().st_size for path in (box / checkpoint.DEFAULT).iterdir())
+    assert model["bytes"] == sum(path.stat().st_size for path in (box / sources.DEFAULT).iterdir())
 
 
 def fails_with(error: BaseException) -> object:
