@@ -5,17 +5,22 @@ minclip.zero_shot("drawing.png", ["a cat", "a dog"])  # with a bundled model, wh
 minclip.zero_shot("photo.jpg", ["a cat", "a dog"], model="openai/clip-vit-large-patch14")
 """
 
-from minclip.backend import backends
-from minclip.errors import (
-    BackendError,
-    CheckpointError,
-    ConfigError,
-    ImageError,
-    MinclipError,
-    TokenizerError,
-)
-from minclip.model import Model, ModelOutput, load, zero_shot
-from minclip.ranking import Prediction
+TYPE_CHECKING = False  # type checkers take it for true; importing it from typing would cost each start milliseconds
+if TYPE_CHECKING:
+    from minclip.api import (
+        BackendError,
+        CheckpointError,
+        ConfigError,
+        ImageError,
+        MinclipError,
+        Model,
+        ModelOutput,
+        Prediction,
+        TokenizerError,
+        backends,
+        load,
+        zero_shot,
+    )
 
 __all__ = [
     "BackendError",
@@ -32,3 +37,18 @@ __all__ = [
     "zero_shot",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """The names above, imported when the first of them is asked for: `minclip --help` need not wait for NumPy."""
+    if name not in __all__:
+        raise AttributeError(f"module 'minclip' has no attribute {name!r}")
+    from importlib import import_module
+
+    api = import_module("minclip.api")
+    globals().update({public: getattr(api, public) for public in __all__})
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
