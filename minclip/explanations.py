@@ -37,6 +37,7 @@ from minclip.towers import end_of_text
 from minclip.weights import Weights
 
 METHODS = ("relevance", "rollout", "surgery", "attention")
+DEFAULT = "relevance"
 SURGERY_LAYERS = 6  # the last ones, as in the paper's code for models of 12 and 24 layers
 
 
@@ -58,8 +59,8 @@ class Explanation:
     picture: Image.Image
 
     def overlay(self, side: int = 256) -> Image.Image:
-        """The picture with its map laid over, its shorter side `side` pixels: pale where the map is 0, yellow at its
-        largest. The colours run from dark blue to light yellow, in brightness, too, for eyes of every kind."""
+        """The picture with its map laid over, its shorter side `side` pixels: a faded grey where the
+        map is 0, dark violet where it is largest. `COLOURS` get darker evenly, for eyes of every kind."""
         return overlay(self.picture, self.map, side)
 
 
@@ -68,7 +69,7 @@ def explain(
     texts: str | Sequence[str],
     *,
     model: str | Path | Model | None = None,
-    method: str = "relevance",
+    method: str = DEFAULT,
     against: str | None = None,
     start_layer: int = -1,
 ) -> list[Explanation]:
@@ -213,17 +214,18 @@ def pieces(tokenizer: Tokenizer, ids: np.ndarray, relevance: np.ndarray) -> list
     for end, (_, share) in enumerate(own, start=1):
         waiting += share / total
         so_far = tokenizer.decode([i for i, _ in own[:end]])
-        if so_far.endswith("\N{REPLACEMENT CHARACTER}") and end < len(own):
-            continue  # a letter of several bytes that goes on in the next token
-        found.append((so_far[len(written) :], waiting))
+        new = so_far[len(written) :]
+        if end < len(own) and (so_far.endswith("\N{REPLACEMENT CHARACTER}") or not new.strip()):
+            continue  # a letter of several bytes that goes on in the next token, or a space before it
+        found.append((new, waiting))
         written, waiting = so_far, 0.0
     return found
 
 
 # --- pictures ------------------------------------------------------------------------------------------------------
 
-COLOURS = ((0, 32, 77), (40, 72, 108), (88, 104, 118), (140, 138, 118), (198, 180, 94), (255, 234, 70))
-"""From dark blue by grey to yellow, evenly brighter: told apart with any kind of colour vision, and without colour."""
+COLOURS = ((255, 250, 214), (254, 201, 125), (247, 131, 92), (208, 63, 108), (131, 32, 122), (52, 16, 96))
+"""From pale yellow by red to dark violet, evenly darker: told apart with any kind of colour vision, and in grey."""
 
 
 def coloured(levels: np.ndarray) -> np.ndarray:
@@ -240,8 +242,10 @@ def overlay(picture: Image.Image, relevance: np.ndarray, side: int) -> Image.Ima
     levels = relevance / (relevance.max() or 1.0)
     smooth = Image.fromarray(levels.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
     smooth = np.clip(np.asarray(smooth), 0, 1)
-    base = np.asarray(picture.resize(size, Image.Resampling.LANCZOS).convert("L"), np.float32)[..., None]
-    mixed = 0.35 * base + 0.65 * coloured(smooth)
+    grey = np.asarray(picture.resize(size, Image.Resampling.LANCZOS).convert("L"), np.float32)[..., None]
+    faded = 0.5 * grey + 0.5 * 255
+    strength = 0.85 * smooth[..., None] ** 0.5  # where nothing is relevant the picture is seen, faded
+    mixed = (1 - strength) * faded + strength * coloured(smooth)
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 

@@ -24,6 +24,7 @@ from minclip.errors import MinclipError
 COMMANDS = {
     "zero-shot": "Rank labels for pictures.",
     "embed": "Embed pictures or texts into an .npz file.",
+    "explain": "Draw which patches and words the labels' scores rest on.",
     "info": "Describe a checkpoint: config, parameters, memory, files.",
     "diff": "Find the first step at which a backend leaves the NumPy reference.",
     "demo": "Rank labels in several languages for the bundled pictures, or for a picture of yours.",
