@@ -78,7 +78,7 @@ class Card:
                 left, line, space = float(PADDING), line + 1, 0
             left += space
             level = share / most
-            colour = "#%02x%02x%02x" % tuple(coloured(np.array(level)))
+            colour = "#" + bytes(coloured(np.array(level))).hex()
             middle = 34 + line * 26
             right = min(left + width, WIDTH - PADDING)
             self.box(self.x + left, self.foot + middle - 10, self.x + right, self.foot + middle + 11, colour, 4)
