@@ -2,7 +2,7 @@
 
 Four ways to ask, each a handful of lines over the steps and gradients of one pass (`minclip.gradients`):
 
-    relevance   attention that the cosine answers to, gathered from the last layers (Chefer et al. 2021)
+    relevance   attention that the cosine answers to, gathered over the layers (Chefer et al. 2021)
     rollout     attention multiplied through all layers (Abnar and Zuidema 2020); it knows nothing of the text
     surgery     each patch's own cosine with the text, less what it shares with every text (Li et al. 2023)
     attention   the last layer's attention, as it is: what the others are measured against
@@ -71,13 +71,14 @@ def explain(
     model: str | Path | Model | None = None,
     method: str = DEFAULT,
     against: str | None = None,
-    start_layer: int = -1,
+    start_layer: int = 0,
 ) -> list[Explanation]:
     """Explain the cosine of an image with each text, or, with `against`, why it is this text rather than that one.
 
     image: one, of anything `minclip.images` opens. model: a `Model`, or what `load` takes. method: see above.
     against: another text: what is explained is the difference of the two cosines. start_layer: from which layer on
-    "relevance" gathers attention, counted from the end where negative; -1, the last one alone, is the published choice.
+    "relevance" gathers attention, counted from the end where negative. -1, the last one alone, is what the authors'
+    notebook for CLIP begins with; 0, all layers, is better by deletion and insertion on the bundled model.
     With "surgery" what the texts share is left out, so that one text's map depends on the others given.
     Raises ValueError for no text, an unknown method or layer, and for `against` where the method does not look at the
     text; CheckpointError for a model without both towers.
@@ -93,24 +94,26 @@ def explain(
     text = forward("text", weights, config, tokens)
     embeds, (image_embed,) = unit(text.embeds), unit(vision.embeds)  # (n + ..., p), (p,)
     n = len(found)
+    scale = np.exp(weights["logit_scale"].reshape(()))  # relevance answers to logits, as published
     towards = embeds[:n] - (0 if against is None else embeds[n])  # (n, p); the score is their product with the image
 
     if method == "surgery":
         redundant = None if against is None and n > 1 else embeds[-1] if against is None else embeds[n]
         patches = surgery(vision, weights, embeds[:n], redundant)
     else:
-        patches = gathered(vision, backwards.unit(towards, vision.embeds), method, start_layer)[:, 1:]
+        patches = gathered(vision, backwards.unit(scale * towards, vision.embeds), method, start_layer)[:, 1:]
     assert config.vision_config is not None
     grid = tuple(side // config.vision_config.patch_size for side in pixels.shape[:2])
     maps = np.broadcast_to(patches, (n, patches.shape[1])).reshape(n, *grid)
-    shares = gathered(text, backwards.unit(image_embed[None], text.embeds), method, start_layer)[:n]  # (n, t)
+    shares = gathered(text, backwards.unit(scale * image_embed[None], text.embeds), method, start_layer)[:n]  # (n, t)
+    real = tokens["attention_mask"].astype(bool)  # (n, t); of these the first and the last are the frame
     picture = Image.fromarray(pixels)
     return [
         Explanation(
             text=one,
             score=float(towards[i] @ image_embed),
             map=maps[i],
-            tokens=pieces(processor.tokenizer, tokens["input_ids"][i], shares[i]),
+            tokens=pieces(processor.tokenizer, *(x[i][real[i]][1:-1] for x in (tokens["input_ids"], shares))),
             truncated=len(processor.tokenizer.encode(one)) > processor.context_length,
             picture=picture,
         )
@@ -206,8 +209,8 @@ def surgery(run: Pass, weights: Weights, texts: np.ndarray, redundant: np.ndarra
 
 
 def pieces(tokenizer: Tokenizer, ids: np.ndarray, relevance: np.ndarray) -> list[tuple[str, float]]:
-    """The characters of a text's tokens (t,) with their shares of the relevance (t,), framing and padding left out."""
-    own = [(int(i), max(float(r), 0.0)) for i, r in zip(ids, relevance, strict=True) if i not in tokenizer.special_ids]
+    """The characters of a text's tokens (t,), framing and padding left out, with their shares of the relevance (t,)."""
+    own = [(int(i), max(float(r), 0.0)) for i, r in zip(ids, relevance, strict=True)]
     total = sum(r for _, r in own) or 1.0
     found: list[tuple[str, float]] = []
     written, waiting = "", 0.0
