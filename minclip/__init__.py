@@ -7,6 +7,7 @@ minclip.zero_shot("photo.jpg", ["a cat", "a dog"], model="openai/clip-vit-large-
 
 TYPE_CHECKING = False  # type checkers take it for true; importing it from typing would cost each start milliseconds
 if TYPE_CHECKING:
+    from minclip import gradients
     from minclip.api import (
         BackendError,
         CheckpointError,
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
         load,
         zero_shot,
     )
+    from minclip.explanations import Explanation, explain
 
 __all__ = [
     "BackendError",
     "CheckpointError",
     "ConfigError",
+    "Explanation",
     "ImageError",
     "MinclipError",
     "Model",
@@ -33,10 +36,13 @@ __all__ = [
     "Prediction",
     "TokenizerError",
     "backends",
+    "explain",
+    "gradients",
     "load",
     "zero_shot",
 ]
 __version__ = "0.1.0"
+LEAVES = {"Explanation": "minclip.explanations", "explain": "minclip.explanations", "gradients": "minclip.gradients"}
 
 
 def __getattr__(name: str) -> object:
@@ -45,8 +51,12 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'minclip' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in LEAVES:  # what few programs use is imported by itself
+        leaf = import_module(LEAVES[name])
+        globals()[name] = getattr(leaf, name, leaf)
+        return globals()[name]
     api = import_module("minclip.api")
-    globals().update({public: getattr(api, public) for public in __all__})
+    globals().update({public: getattr(api, public) for public in __all__ if public not in LEAVES})
     return globals()[name]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from minclip.errors import BackendError
 from minclip.images.image import ImageProcessor
 from minclip.towers import TowerOutput, end_of_text
 from minclip.weights import BFLOAT16, Weights
+from minclip_torch.gradients import contrastive
 from minclip_torch.layers import Look, PostNormLayer, PreNormLayer
 from minclip_torch.modules import Clip
 from minclip_torch.packed import pack
@@ -83,6 +84,7 @@ class TorchTowers:
         self, config: Config, weights: Weights, device: torch.device, dtype: torch.dtype, *, compiled: bool = False
     ) -> None:
         self.config, self.device, self.dtype = config, device, dtype
+        self._weights = weights
         with torch.device("meta"):
             module = Clip(config)
         load_weights(module, weights)
@@ -171,6 +173,13 @@ class TorchTowers:
                 pixels, resized = [processor.pixels(picture) for picture in pixels], True
             batch = upload(pixels, self.device) if resized else resize_and_crop(pixels, processor, self.device)
             return normalize(batch, processor, self.dtype)
+
+    def gradients(self, inputs: Mapping[str, Any]) -> tuple[float, dict[str, np.ndarray]]:
+        """The contrastive loss of a batch of pairs and its gradient for every tensor, by autograd, in new modules:
+        those for inference are frozen and folded."""
+        module = Clip(self.config)
+        load_weights(module, self._weights)
+        return contrastive(module.to(self.device, self.dtype), self._weights, inputs)
 
     @torch.inference_mode()
     def unit(self, embeds: Tensor) -> Tensor:

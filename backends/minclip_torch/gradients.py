@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -55,15 +56,12 @@ def _ready(name: str, value: Any, like: Tensor) -> Any:
 def collected(module: Clip, weights: Weights) -> dict[str, np.ndarray]:
     """The parameters' gradients under the checkpoint's names, in which fused queries, keys and values are apart.
 
-    They pass through the state dict, which knows how to take them apart, and so in the place of the parameters.
+    They go through the state dict of a copy, which knows how to take them apart.
     """
-    with torch.no_grad():
-        kept = [parameter.clone() for parameter in module.parameters()]
-        for parameter in module.parameters():
-            parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
-        state = {name: value.clone() for name, value in module.state_dict().items()}
-        for parameter, value in zip(module.parameters(), kept, strict=True):
-            parameter.copy_(value)
+    twin = deepcopy(module)
+    for parameter, own in zip(twin.parameters(), module.parameters(), strict=True):
+        parameter.data = torch.zeros_like(own) if own.grad is None else own.grad
+    state = twin.state_dict()
     at_least_float32 = torch.promote_types(module.logit_scale.dtype, torch.float32)
-    arrays = {name: state[name].to("cpu", at_least_float32).numpy() for name in weights}
+    arrays = {name: state[name].detach().to("cpu", at_least_float32).numpy() for name in weights}
     return {name: array.reshape(weights.stored(name).shape) for name, array in arrays.items()}

@@ -31,6 +31,7 @@ from minclip.contrastive import logits_per_image, probabilities
 from minclip.errors import BackendError
 from minclip.images.image import ImageProcessor
 from minclip.testing.divergence import STEP_TOLERANCES, first_divergence, visible
+from minclip.testing.gradients import pair_cases, towers_agree
 from minclip.testing.strategies import (
     Case,
     RandomModel,
@@ -205,6 +206,14 @@ class BackendConformance:
             assert found is None, str(found)
 
         self.for_all(cases(configs(family, self.width)), claim)
+
+    def test_gradients_agree_with_float64(self, family: str) -> None:
+        """Of backends whose towers have them: see `minclip.testing.gradients`."""
+        dtype = self.dtypes[0]
+        self.for_all(
+            pair_cases(configs(family, self.width)),
+            lambda case: towers_agree(self.build(case.model).towers, case, dtype),
+        )
 
     # --- invariants, which need no reference -----------------------------------------------------------------------
 

@@ -11,12 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minclip import gradients
+from minclip.backend import NumpyBackend
 from minclip.config import FAMILIES, Config
 from minclip.errors import CheckpointError
 from minclip.gradients import layers as backwards
 from minclip.gradients.record import Parameters
 from minclip.layers import ACTIVATIONS
-from minclip.testing.gradients import GRADIENT_TOLERANCES, Reference, gradients_agree, pair_cases, reference
+from minclip.testing.gradients import (
+    GRADIENT_TOLERANCES,
+    Reference,
+    gradients_agree,
+    pair_cases,
+    reference,
+    towers_agree,
+)
 from minclip.testing.strategies import (
     Case,
     RandomModel,
@@ -140,6 +148,28 @@ def test_activations_have_torchs_derivatives_far_out_as_well(name: str, dtype: s
     tolerance = 1e-12 if dtype == "float64" else 2e-6
     np.testing.assert_allclose(found[finite], leaf.grad.numpy()[finite], atol=tolerance, rtol=tolerance)
     assert backwards.ACTIVATIONS.keys() == ACTIVATIONS.keys()
+
+
+class OffByATouch:
+    """Towers whose gradients are the reference's but for one number of one tensor."""
+
+    def __init__(self, model: RandomModel, tensor: str) -> None:
+        self.model, self.tensor = model, tensor
+
+    def gradients(self, given_: dict[str, Any]) -> tuple[float, dict[str, np.ndarray]]:
+        loss, found = gradients.contrastive(reference(self.model), **given_)
+        wrong = found[self.tensor].copy()
+        wrong.flat[0] += 1e-3 * max(np.abs(gradient).max() for gradient in found.values())
+        return loss, {**found, self.tensor: wrong}
+
+
+@pytest.mark.parametrize("tensor", ["text_projection.weight", "vision_model.embeddings.class_embedding", "logit_scale"])
+def test_the_kits_claim_finds_one_wrong_number(tensor: str) -> None:
+    model = RandomModel(small().config, 0)
+    case = Case(model, inputs(3, 3))
+    towers_agree(NumpyBackend().build(model.config, model.weights), case, "float32")  # which has none to be wrong
+    with pytest.raises(AssertionError, match=rf"{tensor}: off by"):
+        towers_agree(OffByATouch(model, tensor), case, "float32")
 
 
 # --- against finite differences ------------------------------------------------------------------------------------
