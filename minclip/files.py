@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -67,5 +67,6 @@ def replacing_together() -> Iterator[Callable[[Path], BinaryIO]]:
             temporary.replace(path)
     finally:
         for _, temporary, file in begun:
-            file.close()
+            with suppress(OSError):  # a full disk fails here once more
+                file.close()
             temporary.unlink(missing_ok=True)

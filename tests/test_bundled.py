@@ -50,7 +50,8 @@ HOSTILE = [
 def said(program: str, box: Path) -> list[str]:
     """The lines on stderr of a process of its own, whose models in the box are those of `box`."""
     start = (
-        f"import pathlib\nfrom minclip.checkpoints import checkpoint\ncheckpoint.BUNDLED = pathlib.Path({str(box)!r})\n"
+        "import pathlib, minclip\nfrom minclip.checkpoints import checkpoint\n"
+        f"checkpoint.BUNDLED = pathlib.Path({str(box)!r})\n"
     )
     done = subprocess.run([sys.executable, "-c", start + program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

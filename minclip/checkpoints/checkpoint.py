@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from minclip.checkpoints.names import canonical, expected_shapes, from_open_clip, is_buffer, saved_name
+from minclip.checkpoints.names import canonical, from_open_clip, is_buffer, saved_name
 from minclip.checkpoints.safetensors_file import STORED_AS, read_tensors, write_tensors
 from minclip.config import FAMILIES, Config, read_config
 from minclip.errors import CheckpointError
 from minclip.files import replacing
 from minclip.notice import ANOTHER
+from minclip.shapes import expected_shapes
 from minclip.weights import Weights
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
@@ -254,7 +255,7 @@ def _settle(config: Config, tensors: Mapping[str, np.ndarray]) -> Config:
         return config
     tower = "Text" if config.text_config is not None else "Vision"
     projected = f"{'text' if tower == 'Text' else 'visual'}_projection.weight" in tensors
-    name = f"{FAMILIES[config.model_type].model_prefix}{tower}Model{'WithProjection' if projected else ''}"
+    name = f"{FAMILIES[config.model_type].class_prefix}{tower}Model{'WithProjection' if projected else ''}"
     return replace(config, architectures=(name,))
 
 

@@ -20,7 +20,8 @@ from minclip.backend import backends, installed
 from minclip.checkpoints import checkpoint
 from minclip.errors import BackendError, ImageError, MinclipError
 from minclip.files import replacing
-from minclip.model import Model, load
+from minclip.loading import load
+from minclip.model import Model
 from minclip.notice import ANOTHER, way_out
 from minclip.pipeline import batched
 from minclip.ranking import Ranking

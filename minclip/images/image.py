@@ -179,6 +179,17 @@ def check_same_size(shapes: Sequence[Sequence[int]]) -> None:
         raise ImageError(f"images differ in size (height x width: {found}); turn do_resize and do_center_crop on")
 
 
+def is_batch(images: object) -> bool:
+    """Whether this is many images: a list, a tuple, or an array (b, ...)."""
+    return isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4
+
+
+def stack(pixels: Sequence[np.ndarray]) -> np.ndarray:
+    """Pixels (h, w, 3) of one size as one array (b, h, w, 3). Raises ImageError where they differ."""
+    check_same_size([row.shape for row in pixels])
+    return np.stack(pixels)
+
+
 @dataclass(frozen=True)
 class ImageProcessor:
     """What a checkpoint's `preprocessor_config.json` says, and the doing of it. The defaults are CLIP's.
@@ -281,7 +292,7 @@ class ImageProcessor:
 
         Raises ImageError for an empty list, for sizes that differ, and, with its index, for the first bad image.
         """
-        many = isinstance(images, list | tuple) or getattr(images, "ndim", 0) == 4
+        many = is_batch(images)
         sources: Sequence[Any] = images if many else [images]  # type: ignore[assignment]
         if len(sources) == 0:
             raise ImageError("images is empty; pass at least one image")
@@ -291,8 +302,7 @@ class ImageProcessor:
                 rows.append(self.pixels(source))
             except ImageError as error:
                 raise ImageError(f"images[{i}]: {error}" if many else str(error)) from error
-        check_same_size([row.shape for row in rows])
-        return np.stack(rows)
+        return stack(rows)
 
     def picture(self, image: ImageSource) -> Image.Image:
         """Open, to RGB. Raises ImageError also where the steps to come would make a picture beyond Pillow's limit."""

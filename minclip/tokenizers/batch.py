@@ -15,7 +15,7 @@ import numpy as np
 
 from minclip.errors import TokenizerError
 
-Padding = Literal["longest", "max_length", False]
+Padding = Literal["longest", "max_length"] | bool
 
 
 class Tokenizer(ABC):
@@ -95,8 +95,8 @@ class Tokenizer(ABC):
         Raises TokenizerError for an empty batch, for something that is no text, or for a text longer than
         `max_length` where `truncation` is off.
         """
-        if padding not in ("longest", "max_length", False):
-            raise TokenizerError(f"padding={padding!r} is not one of 'longest', 'max_length', False")
+        if padding not in ("longest", "max_length", True, False):
+            raise TokenizerError(f"padding={padding!r} is not one of 'longest', 'max_length', True, False")
         if not isinstance(texts, str | Iterable) or isinstance(texts, bytes):
             raise TokenizerError(
                 f"texts must be a str or a sequence of them, not {type(texts).__name__}: {texts!r:.80}"

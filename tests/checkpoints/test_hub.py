@@ -127,7 +127,7 @@ def locate(hub: Hub, tmp_path: Path) -> Locate:
     Raises the error's message as a RuntimeError.
     """
     program = (
-        "import sys\nfrom minclip import checkpoint, errors\n"
+        "import sys\nfrom minclip import errors\nfrom minclip.checkpoints import checkpoint\n"
         "try:\n    print(checkpoint.locate(sys.argv[1]))\n"
         "except errors.MinclipError as error:\n    sys.exit(f'{type(error).__name__}: {error}')"
     )

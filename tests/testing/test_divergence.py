@@ -391,7 +391,7 @@ def test_a_probe_is_something_that_the_model_accepts(config: Config) -> None:
 
 
 def test_a_probe_takes_a_picture_and_a_text(miniature: Path) -> None:
-    from minclip.model import load
+    from minclip.loading import load
 
     model = load(miniature)
     picture: Any = Image.new("RGB", (40, 30), "red")

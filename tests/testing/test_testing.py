@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from minclip.config import FAMILIES, Config, RobertaConfig, TextConfig
 from minclip.inputs import checked_pixels, checked_text
-from minclip.testing.conformance import (
+from minclip.testing import (
     BackendConformance,
     Case,
     RandomModel,

@@ -22,7 +22,8 @@ from minclip.backend import NumpyBackend
 from minclip.config import Config
 from minclip.images.image import ImageProcessor
 from minclip.images.resize import resize
-from minclip.testing import BackendConformance, weights
+from minclip.testing import BackendConformance
+from minclip.testing.strategies import weights
 from minclip_torch import Clip, TorchBackend
 from minclip_torch.backend import load_weights, out_of_memory
 from minclip_torch.pixels import resize as resize_on_device

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from minclip.images.image import ImageProcessor
-from minclip.model import load
+from minclip.loading import load
 from minclip_torch.modules import Clip, RobertaTextTower
 from minclip_torch.training import augment, objective
 from minclip_torch.training.dataset import Batch, Captioner, Entry, draw_batch, read_pictures, shared_captions

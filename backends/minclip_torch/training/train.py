@@ -33,7 +33,7 @@ from minclip.errors import BackendError
 from minclip.processor import Processor
 from minclip.weights import Weights
 from minclip_torch.backend import TorchBackend
-from minclip_torch.modules import Clip, RobertaTextTower
+from minclip_torch.modules import Clip
 from minclip_torch.training import objective
 from minclip_torch.training.command import exit_code
 from minclip_torch.training.dataset import read_entries
@@ -118,7 +118,7 @@ class Run:
         if recipe.compile:
             text = self.model.text_model
             self.model.vision_model.encoder.compile()
-            (text.roberta if isinstance(text, RobertaTextTower) else text).encoder.compile(dynamic=True)
+            getattr(text, "roberta", text).encoder.compile(dynamic=True)  # type: ignore[union-attr]
         self.named = dict(self.model.named_parameters())
         self.optimizer = optimizers(self.model, recipe)
         self.average = {name: p.detach().clone() for name, p in self.named.items()}
