@@ -19,7 +19,7 @@ import numpy as np
 from minclip.config import Config, RobertaConfig, TextConfig, VisionConfig
 from minclip.contrastive import unit
 from minclip.errors import BackendError
-from minclip.images.image import ImageProcessor, check_same_size
+from minclip.images import ImageProcessor, check_same_size
 from minclip.layers import Note, silent
 from minclip.towers import TowerOutput, causal_text_tower, head, roberta_text_tower, vision_tower
 from minclip.weights import Weights

@@ -16,7 +16,7 @@ from minclip.checkpoints import checkpoint
 from minclip.config import Config, TextConfig
 from minclip.contrastive import contrastive_loss, logits_per_image, probabilities, unit
 from minclip.errors import BackendError, CheckpointError, ConfigError, ImageError
-from minclip.images.image import ImageSource
+from minclip.images import ImageSource
 from minclip.inputs import IMAGE_INPUTS, TEXT_INPUTS, checked_pixels, checked_text, inputs_of
 from minclip.notice import say_once
 from minclip.pipeline import Progress, batched

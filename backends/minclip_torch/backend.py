@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 from minclip.backend import Record
 from minclip.config import Config, TextConfig
 from minclip.errors import BackendError
-from minclip.images.image import ImageProcessor
+from minclip.images import ImageProcessor
 from minclip.towers import TowerOutput, end_of_text
 from minclip.weights import BFLOAT16, Weights
 from minclip_torch.layers import Look, PostNormLayer, PreNormLayer

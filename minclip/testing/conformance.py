@@ -29,7 +29,7 @@ from minclip.backend import Backend
 from minclip.config import FAMILIES, Config, RobertaConfig, TextConfig
 from minclip.contrastive import logits_per_image, probabilities
 from minclip.errors import BackendError
-from minclip.images.image import ImageProcessor
+from minclip.images import ImageProcessor
 from minclip.testing.divergence import STEP_TOLERANCES, first_divergence, visible
 from minclip.testing.strategies import (
     Case,

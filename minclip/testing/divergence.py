@@ -21,7 +21,7 @@ import numpy as np
 
 from minclip.backend import Towers
 from minclip.config import Config, RobertaConfig, TextConfig
-from minclip.images.image import ImageSource
+from minclip.images import ImageSource
 from minclip.inputs import IMAGE_INPUTS, TEXT_INPUTS, checked_pixels, checked_text, inputs_of
 from minclip.layers import causal_mask, padding_mask
 from minclip.model import Model

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from minclip.checkpoints.names import expected_shapes
 from minclip.config import ACTIVATIONS, FAMILIES, POSITION_TYPES, Config, RobertaConfig, VisionConfig
-from minclip.images.image import ImageProcessor
+from minclip.images import ImageProcessor
 from minclip.testing.divergence import random_ids
 from minclip.weights import BFLOAT16, Weights
 

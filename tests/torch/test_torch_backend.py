@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 import minclip
 from minclip.backend import NumpyBackend
 from minclip.config import Config
-from minclip.images.image import ImageProcessor
+from minclip.images import ImageProcessor
 from minclip.images.resize import resize
 from minclip.testing import BackendConformance, weights
 from minclip_torch import Clip, TorchBackend

@@ -1,0 +1,57 @@
+"""The middle of a picture, and the limit on how large a picture may become."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from minclip.errors import ImageError
+
+ROUNDINGS = ("floor", "half_even")
+
+
+def crop_start(edge: int, out_edge: int, rounding: str = "floor") -> int:
+    """Where the middle `out_edge` pixels of an edge begin; negative where the edge is too short and is padded.
+
+    "floor": half the difference, rounded down, as Transformers does. "half_even": as torchvision does, with which
+    OpenAI's and open_clip's models were trained: half of what is left over is rounded to even, and padding puts the
+    smaller half first.
+    """
+    if rounding == "floor":
+        return (edge - out_edge) // 2
+    return round((edge - out_edge) / 2) if edge >= out_edge else -((out_edge - edge) // 2)
+
+
+def center_crop(pixels: np.ndarray, size: tuple[int, int], rounding: str = "floor") -> np.ndarray:
+    """The middle of (h, w, c), as (*size, c); zeros around it where it is too small. rounding: see `crop_start`."""
+    (height, width), (out_height, out_width) = pixels.shape[:2], size
+    top, left = crop_start(height, out_height, rounding), crop_start(width, out_width, rounding)
+    inside = pixels[max(top, 0) : top + out_height, max(left, 0) : left + out_width]
+    if inside.shape[:2] == size:
+        return inside
+    padded = np.zeros((*size, pixels.shape[2]), dtype=pixels.dtype)
+    y, x = max(-top, 0), max(-left, 0)
+    padded[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+    return padded
+
+
+def check_affordable(height: int, width: int, what: str) -> None:
+    """Raises ImageError where a picture would be made of more pixels than Pillow would open.
+
+    A strip of 1 x 30000 pixels, resized to a short edge of 224, would fill gigabytes.
+    what: the picture and what is done to it, such as "cat.png: resizing 1x30000".
+    """
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and height * width > 2 * limit:
+        raise ImageError(
+            f"{what} to {width}x{height} exceeds {2 * limit} pixels; crop it, or raise PIL.Image.MAX_IMAGE_PIXELS"
+        )
+
+
+def check_same_size(shapes: Sequence[Sequence[int]]) -> None:
+    """Raises ImageError where the pixels (h, w, c) of one batch differ in size."""
+    if len(sizes := {tuple(shape[:2]) for shape in shapes}) > 1:
+        found = ", ".join(f"{height}x{width}" for height, width in sorted(sizes)[:5])
+        raise ImageError(f"images differ in size (height x width: {found}); turn do_resize and do_center_crop on")
