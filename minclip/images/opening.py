@@ -50,8 +50,8 @@ def open_image(source: ImageSource, input_data_format: str | None = None) -> Ima
     """The picture in an image source, decoded, upright by its EXIF orientation, in its own mode.
 
     A str that begins with http:// or https:// is fetched (`minclip.images.url`); bytes are the content of a file. Of an
-    animation the first frame is taken. Files are closed, file objects left open; a PIL.Image is loaded, and not turned itself.
-    Arrays, and `input_data_format`: see `array_picture`.
+    animation the first frame is taken. Files are closed, file objects left open; a PIL.Image is loaded, but not turned
+    itself. Arrays, and `input_data_format`: see `array_picture`.
     Raises ImageError for what is missing, not a regular file, no image, damaged, or larger than Pillow's limit.
     """
     name = name_of(source)
