@@ -1,13 +1,8 @@
-"""The middle of a picture, and the limit on how large a picture may become."""
+"""The middle of a picture, by either of the two rules that checkpoints were trained with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-from PIL import Image
-
-from minclip.errors import ImageError
 
 ROUNDINGS = ("floor", "half_even")
 
@@ -35,23 +30,3 @@ def center_crop(pixels: np.ndarray, size: tuple[int, int], rounding: str = "floo
     y, x = max(-top, 0), max(-left, 0)
     padded[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
     return padded
-
-
-def check_affordable(height: int, width: int, what: str) -> None:
-    """Raises ImageError where a picture would be made of more pixels than Pillow would open.
-
-    A strip of 1 x 30000 pixels, resized to a short edge of 224, would fill gigabytes.
-    what: the picture and what is done to it, such as "cat.png: resizing 1x30000".
-    """
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and height * width > 2 * limit:
-        raise ImageError(
-            f"{what} to {width}x{height} exceeds {2 * limit} pixels; crop it, or raise PIL.Image.MAX_IMAGE_PIXELS"
-        )
-
-
-def check_same_size(shapes: Sequence[Sequence[int]]) -> None:
-    """Raises ImageError where the pixels (h, w, c) of one batch differ in size."""
-    if len(sizes := {tuple(shape[:2]) for shape in shapes}) > 1:
-        found = ", ".join(f"{height}x{width}" for height, width in sorted(sizes)[:5])
-        raise ImageError(f"images differ in size (height x width: {found}); turn do_resize and do_center_crop on")

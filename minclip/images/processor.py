@@ -17,12 +17,13 @@ from PIL import Image
 
 from minclip.errors import ConfigError, ImageError
 from minclip.files import json_bytes, read_json, replacing_together
-from minclip.images.arrays import check_layout, float_pixels, is_array, to_array
-from minclip.images.crop import ROUNDINGS, center_crop, check_affordable, check_same_size
+from minclip.images.arrays import channels_last, check_layout, float_pixels, is_array, to_array
+from minclip.images.crop import ROUNDINGS, center_crop
 from minclip.images.fields import edges, number, per_channel, shown
 from minclip.images.opening import ImageSource, decoding, is_batch, name_of, open_image
 from minclip.images.resize import resize_picture, resized_size
 from minclip.images.rgb import to_rgb
+from minclip.images.sizes import check_affordable, check_same_size, stack
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -166,6 +167,7 @@ class ImageProcessor:
         check_layout(input_data_format)
         processor = self.replace(**overrides)
         rows = for_each(images, lambda source: processor._bytes_or_floats(source, input_data_format))
+        check_same_size([row.shape for row in rows])
         if len({row.dtype for row in rows}) == 1:
             return processor.normalize(np.stack(rows))
         return np.concatenate([processor.normalize(row[None]) for row in rows])
@@ -175,7 +177,7 @@ class ImageProcessor:
 
         Raises ImageError for an empty list, for sizes that differ, and, with its index, for the first bad image.
         """
-        return np.stack(for_each(images, self.pixels))
+        return stack(for_each(images, self.pixels))
 
     def pixels(self, image: ImageSource, input_data_format: str | None = None) -> np.ndarray:
         """Open, to RGB, resize, center crop: uint8 (h, w, 3)."""
@@ -235,6 +237,8 @@ class ImageProcessor:
         array = to_array(image) if is_array(image) and not self.do_rescale else None
         if array is None or array.dtype.kind != "f":
             return self.pixels(image, input_data_format)
+        if not self.do_convert_rgb and channels_last(array, input_data_format).shape[2] != 3:
+            raise ImageError(f"image array of shape {array.shape} is not RGB; turn do_convert_rgb on")
         floats = float_pixels(array, input_data_format)
         self._check_affordable(floats.shape[0], floats.shape[1], name_of(image))
         if not self.do_resize:
@@ -259,9 +263,9 @@ class ImageProcessor:
 def for_each(
     images: ImageSource | Sequence[ImageSource], read: Callable[[ImageSource], np.ndarray]
 ) -> list[np.ndarray]:
-    """What `read` makes of one image source or of each of a batch: pixels (h, w, 3) of one size.
+    """What `read` makes of one image source or of each of a batch.
 
-    Raises ImageError for an empty batch, for sizes that differ, and, with its index, for the first bad image.
+    Raises ImageError for an empty batch and, with its index, for the first bad image.
     """
     many = is_batch(images)
     sources: Sequence[Any] = images if many else [images]  # type: ignore[assignment]
@@ -273,5 +277,4 @@ def for_each(
             rows.append(read(source))
         except ImageError as error:
             raise ImageError(f"images[{i}]: {error}" if many else str(error)) from error
-    check_same_size([row.shape for row in rows])
     return rows

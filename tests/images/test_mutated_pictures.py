@@ -74,7 +74,8 @@ def written() -> dict[str, bytes]:
         if name not in Image.SAVE or (name == "AVIF" and not features.check("avif")):
             continue
         file = io.BytesIO()
-        with contextlib.suppress(OSError):  # a codec that this Pillow was built without
+        with contextlib.suppress(OSError), warnings.catch_warnings():  # a codec that this Pillow was built without
+            warnings.simplefilter("ignore", DeprecationWarning)
             picture.save(file, name, **options)
             files[kind] = file.getvalue()
     square = io.BytesIO()
@@ -248,6 +249,15 @@ def test_whatever_a_decoder_raises_at_any_step_is_an_image_error(monkeypatch, fa
     monkeypatch.setattr(*where[step], fail)
     with pytest.raises(ImageError, match="a b"):
         ImageProcessor().pixels(file)
+
+
+@pytest.mark.skipif(not os.access(PEAK, os.W_OK), reason="the kernel here does not measure the highest use of memory")
+def test_the_memory_limit_of_these_tests_finds_what_grows(monkeypatch):
+    monkeypatch.setattr(
+        "test_mutated_pictures.outcome", lambda *_: len(np.ones((MEGABYTES + 50, 1 << 17))) and "pixels"
+    )
+    with pytest.raises(AssertionError):
+        attack("PNG", 1, seed=0)
 
 
 def test_no_damage_leaves_a_picture_object_unreadable():

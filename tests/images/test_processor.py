@@ -85,7 +85,8 @@ def test_a_batch_is_its_images_one_by_one(images):
 
 def test_an_array_of_images_is_a_batch():
     images = np.stack([NOISE, NOISE[::-1]])
-    np.testing.assert_array_equal(ImageProcessor()(images), ImageProcessor()(list(images)))
+    for batch in (images, torch.from_numpy(images), torch.from_numpy(images).permute(0, 3, 1, 2)):
+        np.testing.assert_array_equal(ImageProcessor()(batch), ImageProcessor()(list(images)))
 
 
 def test_an_override_holds_for_one_call():
@@ -125,6 +126,7 @@ def test_without_conversion_only_rgb_will_do():
     processor = ImageProcessor(do_convert_rgb=False)
     np.testing.assert_array_equal(processor(NOISE), ImageProcessor()(NOISE))
     refusal(lambda: processor(NOISE[..., 0]), "mode L", "do_convert_rgb")
+    refusal(lambda: processor(NOISE[..., 0] / 255, do_rescale=False), "(40, 60)", "do_convert_rgb")
 
 
 @pytest.mark.parametrize("pixels", [NOISE, NOISE[None].astype(np.float32), NOISE[None, ..., :1]])
