@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
+from PIL import Image
 
 from minclip.backend import BackendArray
 from minclip.config import Config
 from minclip.errors import ConfigError, ImageError, TokenizerError
-from minclip.images.image import ImageProcessor, ImageSource, open_image, read_json
+from minclip.files import read_json
+from minclip.images import ImageProcessor, ImageSource
 from minclip.pipeline import ahead, default_workers
 from minclip.tokenizers import find_tokenizer
 from minclip.tokenizers.batch import Padding, Tokenizer
@@ -166,8 +168,8 @@ def _default_image_processor(config: Config) -> ImageProcessor:
 
 
 def _open_clip_processor(path: Path, side: int) -> ImageProcessor:
-    """What the `preprocess_cfg` of open_clip's config asks for; where it is silent, CLIP's own."""
-    given = read_json(path).get("preprocess_cfg") or {}
+    """What the `preprocess_cfg` of open_clip's config asks for; where it is silent, CLIP's own, cropped as there."""
+    given = read_json(path, ConfigError).get("preprocess_cfg") or {}
     if not isinstance(given, dict):
         raise ConfigError(f"{path}: preprocess_cfg must be a JSON object, not {type(given).__name__}")
     mode, resample = given.get("resize_mode", "shortest"), given.get("interpolation", "bicubic")
@@ -177,7 +179,13 @@ def _open_clip_processor(path: Path, side: int) -> ImageProcessor:
     statistics = {f"image_{name}": given[name] for name in ("mean", "std") if name in given}
     size = square if mode == "squash" else {"shortest_edge": side}
     try:
-        return ImageProcessor(size=size, crop_size=square, resample=3 if resample == "bicubic" else 2, **statistics)
+        return ImageProcessor(
+            size=size,
+            crop_size=square,
+            resample=3 if resample == "bicubic" else 2,
+            crop_rounding="half_even",
+            **statistics,
+        )
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -194,10 +202,10 @@ def prepared(
     if threads < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
 
-    def sources() -> Iterator[tuple[int, ImageSource | ImageError]]:
+    def opened() -> Iterator[tuple[int, ImageSource | ImageError]]:
         for index, image in enumerate(images):  # in one thread: two must not read one file or decode one picture
             try:
-                yield index, image if isinstance(image, str | os.PathLike) else open_image(image)
+                yield index, image if isinstance(image, str | os.PathLike | bytes) else processor.picture(image)
             except ImageError as error:
                 yield index, error
 
@@ -206,8 +214,9 @@ def prepared(
         if isinstance(image, ImageError):
             return index, image
         try:
-            return index, processor.pixels(image) if resize else np.asarray(processor.picture(image))
+            picture = image if isinstance(image, Image.Image) else processor.picture(image)
         except ImageError as error:
             return index, error
+        return index, processor.resize_and_crop(picture) if resize else np.asarray(picture)
 
-    return ahead(prepare, sources(), workers=threads, depth=depth + threads)
+    return ahead(prepare, opened(), workers=threads, depth=depth + threads)

@@ -20,8 +20,8 @@ from minclip.backend import backends, installed
 from minclip.checkpoints import checkpoint
 from minclip.errors import BackendError, ImageError, MinclipError
 from minclip.files import replacing
+from minclip.images import image_suffixes
 from minclip.loading import load
-from minclip.model import Model
 from minclip.notice import ANOTHER, way_out
 from minclip.pipeline import batched
 from minclip.ranking import Ranking
@@ -34,7 +34,6 @@ MODEL_HELP = (
 )
 CLEAR_LINE = "\r\x1b[K"
 AT_A_TIME = 32  # pictures ranked before their rankings are printed
-UNDECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow knows, but cannot decode by itself
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -226,15 +225,13 @@ def naming(output: Path) -> Iterator[None]:
 def pictures(given: Sequence[str]) -> list[str]:
     """The files given, and for each folder the picture files below it, sorted. Raises ValueError for an empty one."""
     found: list[str] = []
-    Image.init()
-    decoded = Image.OPEN.keys() - UNDECODED
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in decoded}
+    suffixes = image_suffixes()
     for item in given:
         path = Path(item)
         if not path.is_dir():
             found.append(item)
             continue
-        inside = sorted(str(p) for p in path.rglob("*") if p.is_file() and p.suffix.lower() in endings)
+        inside = sorted(str(p) for p in path.rglob("*") if p.is_file() and p.suffix.lower() in suffixes)
         if not inside:
             raise ValueError(f"{item} holds no picture files; name pictures, or a folder that has some")
         found.extend(inside)

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from minclip.errors import MinclipError
-from minclip.images.image import open_image, to_rgb
+from minclip.images import open_image, to_rgb
 
 
 class DataError(MinclipError):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from minclip.images.image import ImageProcessor
+from minclip.images import ImageProcessor
 from minclip.loading import load
 from minclip_torch.modules import Clip, RobertaTextTower
 from minclip_torch.training import augment, objective

@@ -15,7 +15,7 @@ from training import SIDE, entries, metrics, recipe, write_data, write_start
 import minclip
 from minclip.config import read_config
 from minclip.errors import MinclipError
-from minclip.images.image import ImageProcessor
+from minclip.images import ImageProcessor
 from minclip.processor import Processor
 from minclip_torch.modules import Clip
 from minclip_torch.training.heldout import HeldOut

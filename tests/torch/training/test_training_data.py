@@ -16,7 +16,7 @@ from PIL import Image
 from training import entries, write_data
 
 from minclip.errors import ImageError
-from minclip.images.image import open_image, to_rgb
+from minclip.images import open_image, to_rgb
 from minclip_torch.training import dataset
 from minclip_torch.training.dataset import (
     Captioner,

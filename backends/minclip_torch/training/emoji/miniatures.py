@@ -28,7 +28,7 @@ import torch
 from minclip.checkpoints import checkpoint
 from minclip.config import Config, read_config
 from minclip.errors import TokenizerError
-from minclip.images.image import ImageProcessor
+from minclip.images import ImageProcessor
 from minclip.tokenizers import find_tokenizer
 from minclip.tokenizers.bpe import BPETokenizer
 from minclip.weights import Weights
