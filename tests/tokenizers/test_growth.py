@@ -31,7 +31,7 @@ TEXTS = {
     "digits and signs": lambda n: "1!" * n,
     "spaces": lambda n: " " * 4 * n + "a",
     "lines": lambda n: "é\n" * n,
-    "a document": lambda n: "a photo of a cät " * (n // 4),
+    "a document": lambda n: "a photo of a cät " * n,
     "escape sequences": lambda n: "\x1b[" * n + "m" * n,
     "added tokens": lambda n: "<s> <|endoftext|>" * (n // 4),
 }
@@ -75,8 +75,8 @@ def seconds(call, text):
 def test_doubling_the_text_takes_less_than_2_6_times_the_time(kind, shape, all_kinds):
     """Doubled twice, so that noise counts less; n squared steps would take 16 times as long."""
     tokenizer = all_kinds[kind]
-    shorter, longer = (seconds(tokenizer.encode, TEXTS[shape](n)) for n in (1_000, 4_000))
-    assert longer < 2.6**2 * max(shorter, 0.005), f"{shorter:.3f} s, then {longer:.3f} s"
+    shorter, longer = (seconds(tokenizer.encode, TEXTS[shape](n)) for n in (2_000, 8_000))
+    assert longer < 2.6**2 * max(shorter, 0.02), f"{shorter:.3f} s, then {longer:.3f} s"
 
 
 @pytest.mark.parametrize("kind", ["ftfy", "nfc", "unigram model", "bpe model", "tokenizer.json"])
@@ -84,12 +84,12 @@ def test_doubling_the_text_takes_less_than_2_6_times_the_time(kind, shape, all_k
 def test_cut_to_the_context_doubling_the_text_takes_less_than_2_6_times_the_time(kind, shape, all_kinds):
     tokenizer = all_kinds[kind]
     shorter, longer = (seconds(lambda text: tokenizer(text, max_length=20), TEXTS[shape](n)) for n in (4_000, 16_000))
-    assert longer < 2.6**2 * max(shorter, 0.005), f"{shorter:.3f} s, then {longer:.3f} s"
+    assert longer < 2.6**2 * max(shorter, 0.02), f"{shorter:.3f} s, then {longer:.3f} s"
 
 
 @pytest.mark.parametrize("kind", ["ftfy", "nfc", "unigram model", "bpe model", "tokenizer.json"])
-@pytest.mark.parametrize("text", ["a" * 1_000_000, "a cat " * 200_000], ids=["one word", "many words"])
-def test_memory_for_a_million_letters_is_a_few_times_theirs(kind, text, all_kinds):
+@pytest.mark.parametrize("text", ["a" * 300_000, "a cat " * 50_000], ids=["one word", "many words"])
+def test_memory_for_hundreds_of_thousands_of_letters_is_a_few_times_theirs(kind, text, all_kinds):
     tracemalloc.start()
     try:
         all_kinds[kind](text, max_length=77)
