@@ -17,9 +17,11 @@ from training import FAMILIES, SIDE, entries, metrics, recipe, write_data, write
 import minclip
 from minclip.checkpoints import checkpoint
 from minclip.errors import CheckpointError, ImageError, MinclipError
+from minclip_torch.training import __main__ as command
 from minclip_torch.training import train as module
+from minclip_torch.training.__main__ import main
 from minclip_torch.training.recipe import Recipe, RecipeError
-from minclip_torch.training.train import Run, TrainingError, main, train
+from minclip_torch.training.train import Run, TrainingError, train
 
 transformers.utils.logging.disable_progress_bar()
 HALF = 4e-3  # how far unit vectors may move when weights are rounded to half precision
@@ -164,7 +166,7 @@ def test_a_loss_that_is_no_number_ends_the_run_at_the_last_good_state(
         target.fill_(math.nan)
     before = weights(run)
     with pytest.raises(TrainingError) as caught:
-        run.go(every=1, progress=False)
+        run.finish(every=1, progress=False)
     assert str(caught.value).startswith("the loss is nan and its gradient nan at step 1; the last good state is ")
     assert str(tmp_path / "state.pt") in str(caught.value)
     assert (tmp_path / "state.pt").read_bytes() == state
@@ -253,7 +255,7 @@ def test_a_family_trains_to_a_checkpoint_that_answers_as_the_averaged_module(
     run = begun(folder, tmp_path, made, family)  # at its last state
     assert run.step == 5
     texts, images = names("en") + names("fr"), [str(folder / line["images"][0]) for line in entries()]
-    ids, mask = run._tokens(texts)
+    ids, mask = run._tokenize(texts)
     pixels = torch.from_numpy(run.processor.image_processor(images))
     with run._averaged(), torch.no_grad():
         run.model.eval()
@@ -356,7 +358,7 @@ def test_every_setting_has_a_flag_and_flags_win_over_the_file(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(module, "train", lambda **options: asked.append(options))
+    monkeypatch.setattr(command, "train", lambda **options: asked.append(options))
     file = tmp_path / "recipe.json"
     file.write_text(Recipe(steps=3, seed=4).to_json())
     wanted = recipe(
@@ -410,7 +412,7 @@ def test_what_is_wrong_is_said_in_one_line(
     assert "\n" not in line
 
 
-def test_an_interrupt_says_how_to_go_on(
+def test_an_interrupt_says_how_to_resume(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(self: Run) -> dict[str, float]:
@@ -418,7 +420,7 @@ def test_an_interrupt_says_how_to_go_on(
 
     monkeypatch.setattr(Run, "advance", interrupted)
     line = said(capsys, 130, folder / "clip", folder / "data.jsonl", tmp_path / "run", *SMALL)
-    assert line == "minclip: stopped; the same command goes on from the last saved state"
+    assert line == "minclip: stopped; the same command resumes from the last saved state"
 
 
 @pytest.mark.long

@@ -308,7 +308,7 @@ def main(arguments: list[str] | None = None) -> int:
         archives = fetch(options.packages or options.folder.parent / "packages")
         write(options.folder, archives, options.workers)
 
-    return exit_code(body, stopped="nothing was made but the archives fetched")
+    return exit_code(body, when_stopped="nothing was made but the archives fetched")
 
 
 if __name__ == "__main__":
