@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -31,30 +32,35 @@ class RunFolder:
         self.recipe = path / "recipe.json"
         self.state = path / "state.pt"
         self.metrics = path / "metrics.jsonl"
-        self._lock: BinaryIO | None = None
+        self._lock: int | None = None  # the folder's descriptor
 
     def lock(self) -> None:
         """Make the folder, and reserve it until `unlock` or the end of this process, even by a kill.
 
-        Raises TrainingError where another process trains in it. (Windows has no such locks: nothing is reserved.)
+        Raises TrainingError where another process trains in it. Windows, and file systems
+        without locks, reserve nothing.
         """
         if self._lock is not None:
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        file = (self.path / ".lock").open("ab")
+        if fcntl is None:
+            return
+        folder = os.open(self.path, os.O_RDONLY)
         try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(folder)
             message = f"another process trains in {self.path}; wait until it ends, or name another run folder"
             raise TrainingError(message) from None
-        self._lock = file
+        except OSError:  # a file system without locks
+            os.close(folder)
+        else:
+            self._lock = folder
 
     def unlock(self) -> None:
         """Let others train in the folder."""
         if self._lock is not None:
-            self._lock.close()
+            os.close(self._lock)
             self._lock = None
 
     def check(self, recipe: Recipe) -> None:

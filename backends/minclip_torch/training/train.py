@@ -192,7 +192,7 @@ class Run:
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
-            advice = f"a chunk_size below {self._chunk()}, which keeps all negatives, or a smaller batch_size"
+            advice = f"a chunk_size below {self._chunk()} (it keeps all negatives) or a smaller batch_size"
             message = f"{self.device} ran out of memory at step {self.step}; begin a new run with {advice}"
             raise TrainingError(message) from None
         objective.reduce_gradients(list(self.named.values()), [self.model.logit_scale])
