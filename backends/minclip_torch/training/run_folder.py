@@ -37,8 +37,8 @@ class RunFolder:
     def lock(self) -> None:
         """Make the folder, and reserve it until `unlock` or the end of this process, even by a kill.
 
-        Raises TrainingError where another process trains in it. Windows, and file systems
-        without locks, reserve nothing.
+        Raises TrainingError where another process trains in it. Windows, and file systems without locks, reserve
+        nothing.
         """
         if self._lock is not None:
             return
@@ -56,6 +56,8 @@ class RunFolder:
             os.close(folder)
         else:
             self._lock = folder
+            for killed in (*self.path.glob(".*.tmp"), *self.path.glob("model/.*.tmp")):
+                killed.unlink()  # what a killed process was writing
 
     def unlock(self) -> None:
         """Let others train in the folder."""

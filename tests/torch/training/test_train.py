@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -183,15 +185,67 @@ def test_compiling_without_a_compiler_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_running_out_of_memory_names_a_way_out(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\n 3 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        MemoryError(),
+    ],
+)
+def test_running_out_of_memory_names_what_to_change(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     run = begun(folder, tmp_path, recipe())
 
     def fails(*_: Any) -> Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\n 3 GiB")
+        raise error
 
     monkeypatch.setattr(run.model, "embed_images", fails)
     with pytest.raises(TrainingError, match=r"^cpu ran out of memory at step 0; .* chunk_size below 8 .*$"):
         run.advance()
+
+
+def test_other_errors_of_torch_are_not_taken_for_a_lack_of_memory(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(folder, tmp_path, recipe())
+
+    def fails(*_: Any) -> Tensor:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(run.model, "embed_images", fails)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run.advance()
+
+
+@pytest.mark.parametrize("size", [10**6, 10**12])
+def test_a_batch_larger_than_the_memory_is_refused_before_anything_is_read(
+    folder: Path, blind: Path, tmp_path: Path, size: int
+) -> None:
+    with pytest.raises(RecipeError, match=rf"batch_size {size} takes more than \d+ GB of memory and this machine has"):
+        Run(folder / "clip", blind, tmp_path / "run", recipe(batch_size=size))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux only")
+def test_an_allocation_that_fails_is_one_line(folder: Path, tmp_path: Path) -> None:
+    """The real one: the process may take a gigabyte, which is not known beforehand."""
+    words = [str(folder / "clip"), str(folder / "data.jsonl"), str(tmp_path / "run"), "--batch-size", "200000"]
+    script = """
+import resource, sys
+from minclip_torch.training import train
+from minclip_torch.training.__main__ import main
+train._memory = lambda: 1e18
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + (1 << 30)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("minclip: cpu ran out of memory at step 0; begin a new run with ")
+    assert done.stderr.count("\n") == 1
 
 
 # --- frozen towers and teachers ------------------------------------------------------------------------------------

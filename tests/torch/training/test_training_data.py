@@ -111,6 +111,14 @@ def test_a_file_without_entries_is_refused_by_name(tmp_path: Path, content: byte
         read_entries(path)
 
 
+def test_a_strip_that_would_be_gigabytes_when_resized_is_refused_by_name(tmp_path: Path) -> None:
+    for size in ((4_000_000, 1), (1, 4_000_000)):
+        path = tmp_path / "strip.png"
+        Image.new("1", size).save(path)
+        with pytest.raises(ImageError, match=r"strip\.png: resizing .* exceeds \d+ pixels; crop it"):
+            decode_images([Entry((path,), {"": ("strip",)})], 80)
+
+
 # --- pictures ------------------------------------------------------------------------------------------------------
 
 

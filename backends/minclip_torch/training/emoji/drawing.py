@@ -177,6 +177,8 @@ class Redrawing:
             if self.style == "line":
                 colour = (0, 0, 0) if max(colour) < DARK else (255, 255, 255)
             shape.attrib["fill"] = "#{:02x}{:02x}{:02x}".format(*colour)
+        elif found.get("fill", "").startswith("url"):
+            shape.attrib["fill"] = "none"  # a glow with an outline
         if colour is None and found.get("stroke", "none") != "none":  # a line already: only its colour is at stake
             if self.style == "line":
                 shape.attrib["stroke"] = "#000"

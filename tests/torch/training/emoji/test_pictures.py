@@ -92,10 +92,14 @@ INHERITING = {  # red discs, whose colour does not stand on the shape
     "use": '<defs><circle id="a" r="40" cx="50" cy="50"/></defs><use href="#a" fill="red"/>',
     "used by a used one": '<defs><circle id="a" r="40" cx="20" cy="50"/><use id="b" xlink:href="#a" x="30"/></defs>'
     '<g fill="red"><use href="#b"/></g>',
-    "symbol": '<symbol id="a" viewBox="0 0 100 100"><circle r="40" cx="50" cy="50"/></symbol><use href="#a" fill="red"/>',
+    "symbol": '<symbol id="a" viewBox="0 0 100 100"><circle r="40" cx="50" cy="50"/></symbol>'
+    '<use href="#a" fill="red"/>',
     "current colour": '<g color="red"><circle r="40" cx="50" cy="50" fill="currentColor"/></g>',
     "style": '<g style="fill: red; stroke: none"><circle r="40" cx="50" cy="50"/></g>',
     "own style": '<circle r="40" cx="50" cy="50" fill="blue" style="fill:rgb(255, 0, 0)"/>',
+    "outlined glow": '<defs><linearGradient id="a"><stop stop-color="red"/><stop stop-opacity="0" offset="1"/>'
+    '<stop stop-opacity="0" offset="1"/></linearGradient></defs>'
+    '<circle r="40" cx="50" cy="50" fill="url(#a)" stroke="red" stroke-width="3"/>',
     "a name": '<circle r="40" cx="50" cy="50" fill="crimson"/>',
     "a group's stroke": '<g fill="none" stroke="red" stroke-width="8"><circle r="36" cx="50" cy="50"/></g>',
 }
