@@ -29,6 +29,7 @@ from minclip_torch.training import objective
 from minclip_torch.training.dataset import read_entries
 from minclip_torch.training.distributed import all_gather, all_or_none, process_group, rank, world_size
 from minclip_torch.training.heldout import HeldOut
+from minclip_torch.training.memory import check_batch, out_of_memory
 from minclip_torch.training.optimizer import optimizers
 from minclip_torch.training.recipe import Recipe, RecipeError, drop_layers, drop_patches, learning_rate
 from minclip_torch.training.run_folder import RunFolder, TrainingError
@@ -137,8 +138,10 @@ class Run:
     def _read(self, data: Path, test: Path | None) -> None:
         """The training task with its data, and the held-out set."""
         recipe, languages = self.recipe, self.recipe.languages or None
+        share = self.rows.stop - self.rows.start
         if not recipe.teacher:
-            self._check_memory()
+            check_batch(recipe.batch_size, share, self.side, int(self.side * MARGIN), self.device)
+        self.chunk = recipe.chunk_size or share  # rows that go through the towers at once
         entries = read_entries(data, languages)
         common = (recipe, entries, self.rows, self.model, self._tokenize)
         self.test = None if test is None else HeldOut(test, languages, self.processor, self.side)
@@ -147,18 +150,6 @@ class Run:
             self.task = Distillation(*common)
         else:
             self.task = Contrastive(*common, self.processor.image_processor, self.side)
-
-    def _check_memory(self) -> None:
-        """Raise RecipeError where a batch alone exceeds the machine's memory: the system would kill the process."""
-        rows, decoded = self.rows.stop - self.rows.start, int(self.side * MARGIN)
-        need = rows * 4 * (5 * decoded**2 + 4 * self.side**2)  # RGBA as bytes and as float32, and the augmented images
-        if self.device.type == "cpu":
-            need = max(need, 4 * self.recipe.batch_size**2)  # the cosines of all with all
-        if need > (memory := _memory()):
-            raise RecipeError(
-                f"a step with batch_size {self.recipe.batch_size} takes more than {need / 1e9:.0f} GB of memory "
-                f"and this machine has {memory / 1e9:.0f} GB; take a smaller batch_size"
-            )
 
     def _train_mode(self) -> None:
         """Dropout where the recipe trains; a frozen tower computes as in inference."""
@@ -187,14 +178,8 @@ class Run:
         if self.patches is not None and self.step >= recipe.drop_patches_until * recipe.steps:
             self.patches.remove()
         self.optimizer.zero_grad()
-        try:
+        with out_of_memory(self.device, self.step, self.chunk):
             loss = self._compute_gradients()
-        except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            advice = f"a chunk_size below {self._chunk()} (it keeps all negatives) or a smaller batch_size"
-            message = f"{self.device} ran out of memory at step {self.step}; begin a new run with {advice}"
-            raise TrainingError(message) from None
         objective.reduce_gradients(list(self.named.values()), [self.model.logit_scale])
         norm = float(torch.nn.utils.clip_grad_norm_(self.named.values(), recipe.clip_norm))
         value = float(loss)
@@ -203,7 +188,8 @@ class Run:
             kept = f"the last good state is {state}" if state.exists() else "no state was saved yet"
             raise TrainingError(f"the loss is {value} and its gradient {norm} at step {self.step}; {kept}")
         rate = learning_rate(recipe, self.step)
-        self.optimizer.step(rate)
+        with out_of_memory(self.device, self.step, self.chunk):
+            self.optimizer.step(rate)
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, math.log(recipe.max_scale))
         self.step += 1
@@ -211,14 +197,10 @@ class Run:
         torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.named.values()], 1 - amount)
         return {"loss": value, "rate": rate, "scale": float(self.model.logit_scale.detach().exp()), "gradient": norm}
 
-    def _chunk(self) -> int:
-        """How many of this process's rows go through the towers at once."""
-        return self.recipe.chunk_size or self.rows.stop - self.rows.start
-
     def _compute_gradients(self) -> Tensor:
         """Add the step's gradients to the parameters, chunk by chunk; the loss."""
         embed_rows, loss = self.task(self.step)
-        share, chunk = self.rows.stop - self.rows.start, self._chunk()
+        share, chunk = self.rows.stop - self.rows.start, self.chunk
 
         def embed(i: int) -> tuple[Tensor, ...]:
             with self._arithmetic(i):
@@ -355,19 +337,6 @@ def _share(batch_size: int) -> slice:
     if rest:
         raise RecipeError(f"batch_size {batch_size} does not split over {world_size()} processes; take a multiple")
     return slice(rank() * share, (rank() + 1) * share)
-
-
-def _memory() -> float:
-    """The machine's memory in bytes; infinite where the system does not say."""
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return math.inf
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether that is what torch's error means: its CPU allocator raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:

@@ -234,9 +234,9 @@ def test_an_allocation_that_fails_is_one_line(folder: Path, tmp_path: Path) -> N
     words = [str(folder / "clip"), str(folder / "data.jsonl"), str(tmp_path / "run"), "--batch-size", "200000"]
     script = """
 import resource, sys
-from minclip_torch.training import train
+from minclip_torch.training import memory
 from minclip_torch.training.__main__ import main
-train._memory = lambda: 1e18
+memory.machine_memory = lambda: 1e18
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + (1 << 30)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
