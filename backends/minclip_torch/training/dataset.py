@@ -101,9 +101,18 @@ class DecodedImages:
 
 
 def decode_images(entries: list[Entry], side: int) -> DecodedImages:
-    """Decode all images, resized to a shorter side of `side` and center-cropped. Raises ImageError naming the file."""
+    """Decode all images, resized to a shorter side of `side` and center-cropped.
+
+    Raises ImageError naming the file, DataError where they do not fit into memory.
+    """
     paths = [path for entry in entries for path in entry.images]
-    pixels = np.empty((len(paths), 4, side, side), np.uint8)
+    try:
+        pixels = np.empty((len(paths), 4, side, side), np.uint8)
+    except MemoryError:
+        size = f"{len(paths) * 4 * side**2 / 1e9:.0f} GB"
+        raise DataError(
+            f"{len(paths)} images of {side} x {side} pixels take {size}, more than this machine has"
+        ) from None
 
     def load(row: int) -> None:
         pixels[row] = np.asarray(_square(paths[row], side)).transpose(2, 0, 1)

@@ -351,3 +351,7 @@ def _bar(step: int, steps: int, loss: float, top1: float | None) -> None:
         tested = "" if top1 is None else f"  top-1 {top1:.1%}"
         end = "\n" if step == steps else ""
         print(f"\r[{done:<30}] {step}/{steps}  loss {loss:.3f}{tested} ", end=end, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit("minclip: the command is python -m minclip_torch.training")

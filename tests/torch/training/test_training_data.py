@@ -111,6 +111,12 @@ def test_a_file_without_entries_is_refused_by_name(tmp_path: Path, content: byte
         read_entries(path)
 
 
+def test_images_that_do_not_fit_into_memory_are_one_line() -> None:
+    entry = Entry((Path("absent.png"),) * 3, {"": ("much",)})
+    with pytest.raises(DataError, match=r"^3 images of 10000000 x 10000000 pixels take 1200000 GB, more than"):
+        decode_images([entry], 10**7)
+
+
 def test_a_strip_that_would_be_gigabytes_when_resized_is_refused_by_name(tmp_path: Path) -> None:
     for size in ((4_000_000, 1), (1, 4_000_000)):
         path = tmp_path / "strip.png"
