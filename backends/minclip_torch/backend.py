@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,7 @@ class TorchTowers:
         self, config: Config, weights: Weights, device: torch.device, dtype: torch.dtype, *, compiled: bool = False
     ) -> None:
         self.config, self.device, self.dtype = config, device, dtype
+        self._weights, self._compiled = weights, compiled
         with torch.device("meta"):
             module = Clip(config)
         load_weights(module, weights)
@@ -97,6 +99,11 @@ class TorchTowers:
             pack(self.module)
         self._vision: Callable[..., Any] = torch.compile(self._run_vision) if compiled else self._run_vision
         self._text: Callable[..., Any] = torch.compile(self._run_text) if compiled else self._run_text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what it was built from: packed weights and compiled functions cannot be."""
+        build = partial(TorchTowers, compiled=self._compiled)
+        return build, (self.config, self._weights, self.device, self.dtype)
 
     @torch.inference_mode()
     def vision(
