@@ -5,21 +5,29 @@ minclip.zero_shot("drawing.png", ["a cat", "a dog"])  # with a bundled model, wh
 minclip.zero_shot("photo.jpg", ["a cat", "a dog"], model="openai/clip-vit-large-patch14")
 """
 
-from minclip import families as families  # fills the table of families, before anything is read
-from minclip.backend import backends
-from minclip.config import Config, RobertaConfig, TextConfig, VisionConfig
-from minclip.errors import (
-    BackendError,
-    CheckpointError,
-    ConfigError,
-    ImageError,
-    MinclipError,
-    TokenizerError,
-)
-from minclip.loading import load, zero_shot
-from minclip.model import Model
-from minclip.outputs import ClassifierOutput, ModelOutput, TowerOutput
-from minclip.ranking import Prediction
+TYPE_CHECKING = False  # type checkers take it for true; importing it from typing would cost each start milliseconds
+if TYPE_CHECKING:
+    from minclip.api import (
+        BackendError,
+        CheckpointError,
+        ClassifierOutput,
+        Config,
+        ConfigError,
+        ImageError,
+        MetaClip2TextConfig,
+        MinclipError,
+        Model,
+        ModelOutput,
+        Prediction,
+        RobertaConfig,
+        TextConfig,
+        TokenizerError,
+        TowerOutput,
+        VisionConfig,
+        backends,
+        load,
+        zero_shot,
+    )
 
 __all__ = [
     "BackendError",
@@ -28,6 +36,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "ImageError",
+    "MetaClip2TextConfig",
     "MinclipError",
     "Model",
     "ModelOutput",
@@ -44,6 +53,16 @@ __all__ = [
 __version__ = "0.1.0"
 
 
+def __getattr__(name: str) -> object:
+    """The names above, imported when the first of them is asked for: `minclip --help` need not wait for NumPy."""
+    if name not in __all__:
+        raise AttributeError(f"module 'minclip' has no attribute {name!r}")
+    from importlib import import_module
+
+    api = import_module("minclip.api")
+    globals().update({public: getattr(api, public) for public in __all__})
+    return globals()[name]
+
+
 def __dir__() -> list[str]:
-    """What a user uses; the modules are there all the same."""
     return [*__all__, "__version__"]

@@ -2,16 +2,15 @@
 
 import sys
 
-__all__ = ["main"]
-
 
 def main() -> int:
     """Run the command line; Ctrl-C while it is still being imported ends it as quietly as later on."""
     try:
         from minclip.commands import cli
+
+        return cli.main()
     except KeyboardInterrupt:
         return 130
-    return cli.main()
 
 
 if __name__ == "__main__":

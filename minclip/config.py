@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,12 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {}
-"""A row for each `model_type`, filled in by `minclip.families`."""
+
+
+def families() -> dict[str, Family]:
+    """The table, a row for each `model_type`. `minclip.families` fills it, which is imported when it is asked for."""
+    import_module("minclip.families")
+    return FAMILIES
 
 
 # --- checkpoints ---------------------------------------------------------------------------------------------------
@@ -250,9 +256,9 @@ class Config:
     @property
     def family(self) -> Family:
         """The row of the table that this checkpoint's family has."""
-        found = FAMILIES.get(self.model_type)
+        found = families().get(self.model_type)
         if found is None:
-            raise ConfigError(f"model_type is {self.model_type!r}; minclip knows {', '.join(FAMILIES)}")
+            raise ConfigError(f"model_type is {self.model_type!r}; minclip knows {', '.join(families())}")
         return found
 
     @property
@@ -288,14 +294,14 @@ class Config:
             raise ConfigError(f"{source}: expected a JSON object, found {type(given).__name__}")
         model_type = given.get("model_type")
         try:
-            if model_type in tuple(FAMILIES):  # not a hash lookup: the file may hold anything here
+            if model_type in tuple(families()):  # not a hash lookup: the file may hold anything here
                 return _whole(dict(given))
-            for name in FAMILIES:
+            for name in families():
                 if model_type in (f"{name}_text_model", f"{name}_vision_model"):
                     return _single_tower(name, dict(given))
         except ConfigError as error:
             raise ConfigError(f"{source}: {error}") from None
-        known = ", ".join(f"{name}, {name}_text_model, {name}_vision_model" for name in FAMILIES)
+        known = ", ".join(f"{name}, {name}_text_model, {name}_vision_model" for name in families())
         raise ConfigError(f"{source}: model_type is {model_type!r}; minclip knows {known}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -331,10 +337,10 @@ def read_config(folder: str | Path) -> Config:
 
 def _whole(given: dict[str, Any]) -> Config:
     model_type = given.pop("model_type")
-    kind = FAMILIES[model_type].text_config
+    kind = families()[model_type].text_config
     text = _tower(kind, f"{model_type}_text_model", _nested(given, "text_config", kind))
     vision = _tower(VisionConfig, f"{model_type}_vision_model", _nested(given, "vision_config", VisionConfig))
-    class_name = f"{FAMILIES[model_type].class_prefix}Model"
+    class_name = f"{families()[model_type].class_prefix}Model"
     heads = {"architectures": (class_name,), **_heads(given)}
     names = ("projection_dim", "logit_scale_init_value", "initializer_factor")
     shared = {name: given.pop(name) for name in names if name in given}
@@ -346,7 +352,7 @@ def _single_tower(family: str, given: dict[str, Any]) -> Config:
     """A flat config.json: the fields of one tower."""
     heads = _heads(given)
     if given["model_type"] == f"{family}_text_model":
-        text = _tower(FAMILIES[family].text_config, given["model_type"], given)
+        text = _tower(families()[family].text_config, given["model_type"], given)
         return Config(model_type=family, text_config=text, **heads)
     return Config(model_type=family, vision_config=_tower(VisionConfig, given["model_type"], given), **heads)
 

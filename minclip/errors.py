@@ -1,6 +1,11 @@
-"""The errors that minclip raises on purpose. Each message is one line: the culprit, what was expected, the way out."""
+"""The errors that minclip raises on purpose. Each message is one line: the culprit, what was expected, what to do."""
 
-import numpy as np
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the command line knows its errors before it needs NumPy
+    import numpy as np
 
 
 class MinclipError(Exception):

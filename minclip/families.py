@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from minclip.config import FAMILIES, Family, MetaClip2TextConfig, RobertaConfig, TextConfig
+from minclip.config import FAMILIES as FAMILIES
+from minclip.config import Family, MetaClip2TextConfig, RobertaConfig, TextConfig
 from minclip.shapes import causal_text_shapes, roberta_text_shapes
 from minclip.towers import causal_text_tower, end_of_text, pool_end_of_text, pool_first, roberta_text_tower
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import overload
 
+from minclip import checkpoints
 from minclip.backend import get_backend
-from minclip.checkpoints import checkpoint
+from minclip.checkpoints import sources
 from minclip.images import ImageSource
 from minclip.initialization import with_classifier
 from minclip.model import Model, Source
-from minclip.notice import say_once
+from minclip.notice import announce_bundled
 from minclip.processor import Processor
 from minclip.ranking import Ranking
 
@@ -25,6 +25,7 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     labels: Sequence[str] | None = None,
+    mmap: bool = True,
     **options: object,
 ) -> Model:
     """Load a checkpoint.
@@ -33,36 +34,29 @@ def load(
     bundled name; None is the bundled "mini-metaclip-2". backend, device, dtype: see `minclip.backends()`; None is the
     backend's default. NumPy computes in "float32" or "float64", and with None leaves half-precision weights at half
     the memory. labels: put a new image-classification head with random weights on the vision tower, a class each, to
-    be trained. options: the backend's own.
+    be trained. mmap: False reads the weights into memory, so that whatever happens to the file later changes nothing;
+    a mapped file must be replaced, not written into, while a model uses it. options: the backend's own.
     Raises CheckpointError, ConfigError, TokenizerError or BackendError, one line each; never a partial model.
 
     The bundled models know drawn pictures, not photographs. The first one loaded in a process warns so in one line on
     stderr, through the logger "minclip": `logging.getLogger("minclip").setLevel("ERROR")` silences it.
     """
     factory = get_backend(backend)
-    folder = checkpoint.locate(source)
-    config, weights = checkpoint.read(folder)
-    processor = Processor.from_folder(folder, config)
+    path = checkpoints.locate(source)
+    config, weights = checkpoints.read(path, mmap=mmap)
+    processor = Processor.from_checkpoint(path, config)
     if labels is not None:
         config, weights = with_classifier(config, weights, labels)
     towers = factory.build(config, weights, device=device, dtype=dtype, **options)
-    if folder.parent == checkpoint.BUNDLED:
-        say_once(folder.name)
-    return Model(config, weights, processor, towers, str(source or checkpoint.DEFAULT))
+    if path.parent == sources.BUNDLED:
+        announce_bundled(path.name)
+    return Model(config, weights, processor, towers, str(source or sources.DEFAULT))
 
 
 @lru_cache(maxsize=1)
 def _load_once(source: str | Path | None, state: object, backend: str, device: str | None, dtype: str | None) -> Model:
     """`load`, remembered while `state` stays as it is."""
     return load(source, backend=backend, device=device, dtype=dtype)
-
-
-def _state(source: str | Path | None) -> object:
-    """Which folder a source names now, and when its files were written; None for what is no folder."""
-    folder = checkpoint.BUNDLED / checkpoint.DEFAULT if source is None else source
-    if not os.path.isdir(folder):
-        return None
-    return os.path.realpath(folder), tuple(sorted((file.name, file.stat().st_mtime_ns) for file in os.scandir(folder)))
 
 
 @overload
@@ -106,5 +100,5 @@ def zero_shot(
     calls in a row load it once; a folder that has changed is loaded again.
     """
     if not isinstance(model, Model):
-        model = _load_once(model, _state(model), backend, device, dtype)
+        model = _load_once(model, checkpoints.state_of(model), backend, device, dtype)
     return model.zero_shot(image, labels, template=template, top_k=top_k)  # type: ignore[type-var]

@@ -10,9 +10,8 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minclip import classification
+from minclip import checkpoints, classification
 from minclip.backend import BackendArray, PreparesPixels, Towers, get_backend
-from minclip.checkpoints import checkpoint
 from minclip.config import Config
 from minclip.contrastive import contrastive_loss, logits_per_image, probabilities, unit
 from minclip.errors import BackendError, CheckpointError, ConfigError, ImageError
@@ -211,7 +210,7 @@ class Model:
         self, texts: str | Sequence[str], *, batch_size: int = 256, progress: bool = False, native: bool = False
     ) -> np.ndarray | BackendArray:
         """Embed texts: float32 (n, projection_dim), unit length. `native` as for `encode_image`."""
-        self._require("text")
+        self._ready("text")
         if not isinstance(texts, Iterable):
             raise ValueError(f"texts must be a str or a sequence of them, not {texts!r:.60}")
         batch = [texts] if isinstance(texts, str) else list(texts)
@@ -366,16 +365,19 @@ class Model:
         return float(self.weights["logit_scale"].reshape(()))
 
     def save(self, folder: str | Path) -> None:
-        """Write a checkpoint folder that minclip and Transformers open: config, weights as stored, processor files."""
-        checkpoint.save(folder, self.config, self.weights)
-        self.processor.save(folder)
+        """Write a checkpoint folder that minclip and Transformers open: config, weights as stored, processor files.
+
+        All files take their places together, and no other file is touched. Raises CheckpointError or TokenizerError
+        where the folder holds parts of another checkpoint, or writing fails.
+        """
+        checkpoints.save(folder, self.config, self.weights, self.processor.files(folder))
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
     def _vision(
         self, given: dict[str, Any], output_hidden_states: bool = False, output_attentions: bool = False
     ) -> TowerOutput:
-        self._require("vision")
+        self._ready("vision")
         inputs = image_inputs(self.config, **given)
         return self.towers.vision(
             inputs, output_hidden_states=output_hidden_states, output_attentions=output_attentions
@@ -384,7 +386,7 @@ class Model:
     def _text(
         self, given: dict[str, Any], output_hidden_states: bool = False, output_attentions: bool = False
     ) -> TowerOutput:
-        self._require("text")
+        self._ready("text")
         inputs: TextInputs[np.ndarray] = text_inputs(self.config, **given)
         return self.towers.text(inputs, output_hidden_states=output_hidden_states, output_attentions=output_attentions)
 
@@ -395,7 +397,9 @@ class Model:
             loss = classification.loss(logits, as_numpy("labels", labels), self.config.problem_type)
         return ClassifierOutput(logits, loss, output.hidden_states, output.attentions)
 
-    def _require(self, tower: str) -> None:
+    def _ready(self, tower: str) -> None:
+        """Raises CheckpointError where there is no such tower, or where the mapped weights have changed since loading."""
+        self.weights.check_unchanged()
         if tower not in self.config.towers:
             raise CheckpointError(
                 f"{self.source} holds no {tower} tower, only {' and '.join(self.config.towers)}; "
@@ -429,7 +433,7 @@ class Model:
         on_error: Callable[[int, ImageError], None] | None = None,
     ) -> BackendArray:
         """Decode ahead, run batch by batch, join at the end."""
-        self._require("vision")
+        self._ready("vision")
         batch: Sequence[ImageSource] = images if is_batch(images) else [images]  # type: ignore[assignment, list-item]
         if not len(batch):
             raise ValueError("images is empty; pass at least one image")

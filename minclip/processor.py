@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 
 from minclip.backend import BackendArray
+from minclip.checkpoints import open_clip
 from minclip.config import Config
 from minclip.errors import ConfigError, ImageError, TokenizerError
-from minclip.files import read_json
+from minclip.files import replacing_together
 from minclip.images import ImageProcessor, ImageSource
 from minclip.pipeline import ahead, default_workers
 from minclip.tokenizers import find_tokenizer
@@ -45,28 +46,31 @@ class Processor:
         return cls(None, _default_image_processor(config), context_length=length, missing=missing)
 
     @classmethod
-    def from_folder(cls, folder: Path, config: Config) -> Processor:
-        """Read the files beside the weights. Raises TokenizerError or ConfigError where one is broken."""
-        text = config.text_config
+    def from_checkpoint(cls, path: Path, config: Config) -> Processor:
+        """Read the files beside the weights. path: a checkpoint folder, or a lone weight file.
+
+        Raises TokenizerError or ConfigError where one is broken.
+        """
+        folder, text = path if path.is_dir() else path.parent, config.text_config
         tokenizer = find_tokenizer(folder) if "text" in config.towers else None
-        image_processor = _default_image_processor(config)
         if any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
             image_processor = ImageProcessor.from_folder(folder)
-        elif (folder / "open_clip_config.json").is_file():
-            side = 224 if config.vision_config is None else config.vision_config.image_size
-            image_processor = _open_clip_processor(folder / "open_clip_config.json", side)
+        else:
+            image_processor = _default_image_processor(config)
+            try:
+                image_processor = image_processor.replace(**open_clip.image_processor_fields(path))
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {error}") from None
         length = 0 if text is None else text.context_length
         if tokenizer is not None and text is not None:
             length = min(length, tokenizer.max_length)
-            frame = max(tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
-            if frame >= text.vocab_size:
-                raise TokenizerError(
-                    f"{folder}: the tokenizer frames texts with id {frame}, and config.json says vocab_size "
-                    f"{text.vocab_size}; these files are not of one checkpoint"
-                )
+            try:
+                tokenizer.check_vocabulary(text.vocab_size)
+            except TokenizerError as error:
+                raise TokenizerError(f"{folder}: {error}") from None
         missing = (
             f"{folder} has no tokenizer files, so it takes ids but no text; put this checkpoint's own "
-            f"({config.family.tokenizer_files}) beside its config.json"
+            f"({config.family.tokenizer_files}) beside its weights"
         )
         return cls(tokenizer, image_processor, context_length=length, missing=missing)
 
@@ -146,11 +150,25 @@ class Processor:
         """The text of each row of ids."""
         return [self.decode(row, skip_special_tokens=skip_special_tokens) for row in rows]
 
-    def save(self, folder: str | Path) -> None:
-        """Write the tokenizer's files and preprocessor_config.json."""
+    def files(self, folder: str | Path) -> dict[str, bytes]:
+        """Name and content of the tokenizer's and the image processor's files, as they belong into a folder.
+
+        Raises TokenizerError where files there would make it unclear which tokenizer was saved.
+        """
+        files = self.image_processor.files(folder)
         if self._tokenizer is not None:
-            self._tokenizer.save(folder)
-        self.image_processor.save(folder)
+            self._tokenizer.check_folder(folder)
+            files |= self._tokenizer.files()
+        return files
+
+    def save(self, folder: str | Path) -> None:
+        """Write `files` into a folder, all of them or none."""
+        folder = Path(folder)
+        files = self.files(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing_together() as begin:
+            for name, content in files.items():
+                begin(folder / name).write(content)
 
 
 def _torch_tensors(arrays: dict[str, np.ndarray]) -> dict[str, BackendArray]:
@@ -165,29 +183,6 @@ def _torch_tensors(arrays: dict[str, np.ndarray]) -> dict[str, BackendArray]:
 def _default_image_processor(config: Config) -> ImageProcessor:
     side = 224 if config.vision_config is None else config.vision_config.image_size
     return ImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
-
-
-def _open_clip_processor(path: Path, side: int) -> ImageProcessor:
-    """What the `preprocess_cfg` of open_clip's config asks for; where it is silent, CLIP's own, cropped as there."""
-    given = read_json(path, ConfigError).get("preprocess_cfg") or {}
-    if not isinstance(given, dict):
-        raise ConfigError(f"{path}: preprocess_cfg must be a JSON object, not {type(given).__name__}")
-    mode, resample = given.get("resize_mode", "shortest"), given.get("interpolation", "bicubic")
-    if mode not in ("shortest", "squash") or resample not in ("bicubic", "bilinear"):
-        raise ConfigError(f"{path}: resize_mode {mode!r} with interpolation {resample!r} is not supported")
-    square = {"height": side, "width": side}
-    statistics = {f"image_{name}": given[name] for name in ("mean", "std") if name in given}
-    size = square if mode == "squash" else {"shortest_edge": side}
-    try:
-        return ImageProcessor(
-            size=size,
-            crop_size=square,
-            resample=3 if resample == "bicubic" else 2,
-            crop_rounding="half_even",
-            **statistics,
-        )
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
 
 
 def prepared(

@@ -10,8 +10,9 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minclip.config import ACTIVATIONS, FAMILIES, Config, RobertaConfig, TextConfig, VisionConfig, read_config
+from minclip.config import ACTIVATIONS, Config, RobertaConfig, TextConfig, VisionConfig, read_config
 from minclip.errors import ConfigError
+from minclip.families import FAMILIES
 
 RELEASED = Path(__file__).parents[2] / "shared" / "data" / "clip-vit-base-patch32"
 

@@ -26,9 +26,10 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from minclip.backend import Backend, PreparesPixels
-from minclip.config import FAMILIES, Config
+from minclip.config import Config
 from minclip.contrastive import logits_per_image, probabilities
 from minclip.errors import BackendError
+from minclip.families import FAMILIES
 from minclip.images import ImageProcessor
 from minclip.inputs import checked_inputs
 from minclip.inputs import text_inputs as checked_text

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from minclip.config import ACTIVATIONS, FAMILIES, POSITION_TYPES, Config, RobertaConfig, VisionConfig
+from minclip.config import ACTIVATIONS, POSITION_TYPES, Config, RobertaConfig, VisionConfig
+from minclip.families import FAMILIES
 from minclip.images import ImageProcessor
 from minclip.shapes import expected_shapes
 from minclip.testing.divergence import random_ids

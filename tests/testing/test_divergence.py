@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minclip.backend import NumpyBackend, NumpyTowers
-from minclip.config import FAMILIES, Config, RobertaConfig
+from minclip.config import Config, RobertaConfig
+from minclip.families import FAMILIES
 from minclip.inputs import checked_text
 from minclip.testing.divergence import Divergence, first_divergence, probe
 from minclip.testing.strategies import Case, RandomModel, cases, configs, single_towers

@@ -86,7 +86,7 @@ def test_names_that_two_entries_share_are_one_class(folder: Path) -> None:
     pairs = folder / "pairs.jsonl"
     pairs.write_text("".join(json.dumps(line) + "\n" for line in lines))
     model = Clip(read_config(folder / "clip"))
-    processor = Processor.from_folder(folder / "clip", model.config)
+    processor = Processor.from_checkpoint(folder / "clip", model.config)
     one, other = (HeldOut(path, ("en",), processor, SIDE) for path in (folder / "data.jsonl", pairs))
     assert other.names == one.names == [entry["captions"]["en"][0] for entry in entries()]
     np.testing.assert_array_equal(other.owners, one.owners)

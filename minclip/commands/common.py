@@ -1,0 +1,232 @@
+"""What commands share: options that name a model, where pictures and labels come from, what is left out or written."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from minclip import notice
+from minclip.checkpoints import sources
+from minclip.commands.printing import complain
+from minclip.errors import CheckpointError, ImageError
+from minclip.files import replacing
+from minclip.loading import load
+from minclip.model import Model
+
+MODEL_HELP = (
+    f"checkpoint folder, hub id such as {notice.ANOTHER}, or name of a bundled model (see minclip models; "
+    f"default: {sources.DEFAULT}, which knows drawn pictures, not photographs)"
+)
+PICTURES_HELP = "picture file, folder to search for pictures, http(s) URL, or - for a list of them on stdin"
+UNDECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow knows, but cannot decode by itself
+
+
+# --- models --------------------------------------------------------------------------------------------------------
+
+
+def model_options(parser: argparse.ArgumentParser) -> None:
+    """--model, --backend, --device and --dtype: what `load_model` takes."""
+    parser.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("--backend", default="numpy", help="what computes (default: numpy; see minclip backends)")
+    parser.add_argument("--device", help="where, such as cuda (default: the backend's first)")
+    parser.add_argument("--dtype", help="in which numbers, such as float32 or bfloat16 (default: the backend's)")
+
+
+def model_argument(parser: argparse.ArgumentParser) -> None:
+    """The model as the command's own argument, for commands that are about one."""
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=MODEL_HELP)
+    parser.set_defaults(how_to_choose=f"name {notice.ANOTHER}")
+
+
+def load_model(options: argparse.Namespace) -> Model:
+    """The model that --model, --backend, --device and --dtype name."""
+    return load(options.model, backend=options.backend, device=options.device, dtype=options.dtype)
+
+
+def check_finite(embeds: np.ndarray, names: Sequence[str], model: Model) -> None:
+    """Raises CheckpointError naming the first of embeds (n, p) that holds NaN or infinity."""
+    bad = np.flatnonzero(~np.isfinite(embeds).all(axis=1))
+    if len(bad):
+        raise CheckpointError(
+            f"{model.source} gives no finite numbers for {names[bad[0]]} and {len(bad) - 1} others; "
+            f"see which weights are damaged with minclip info --check {model.source}"
+        )
+
+
+# --- pictures and what is left out ---------------------------------------------------------------------------------
+
+
+class Pictures:
+    """The pictures that a command was given, and what could not be read: reported on a line each, and counted.
+
+    given: picture files, http(s) URLs, folders to search, or "-" for a list of these on stdin. Raises ValueError where
+    there is none, and for a folder that holds none.
+    """
+
+    def __init__(self, given: Sequence[str]) -> None:
+        self.paths: list[str] = []
+        self.errors: dict[int, ImageError] = {}  # of pictures that could not be read, by their place in paths
+        self.unreadable_folders = 0
+        for item in given:
+            self._add(stdin_paths() if item == "-" else [item])
+        if not self.paths:
+            raise ValueError("no picture was named; name picture files, folders, URLs, or - for a list on stdin")
+
+    def _add(self, items: Iterable[str]) -> None:
+        for item in items:
+            self.paths += self._below(item) if os.path.isdir(item) else [item]
+
+    def _below(self, folder: str) -> list[str]:
+        """The picture files below a folder, sorted. Links to folders are not followed: they may lead in circles."""
+        endings = picture_endings()
+        found: list[str] = []
+        for parent, folders, files in os.walk(folder, onerror=self._folder_left_out):
+            paths = [os.path.join(parent, name) for name in files if os.path.splitext(name)[1].lower() in endings]
+            found += [path for path in paths if is_file(path)]
+            for path in (os.path.join(parent, name) for name in folders):
+                if os.path.islink(path):
+                    complain(f"left out: {path} is a link to a folder; name it to have its pictures too")
+        if not found:
+            raise ValueError(f"{folder} holds no picture files; name pictures, or a folder that has some")
+        return sorted(found)
+
+    def _folder_left_out(self, error: OSError) -> None:
+        self.unreadable_folders += 1
+        complain(f"left out: folder {error.filename} cannot be read: {error.strerror}")
+
+    def left_out(self, index: int, error: ImageError) -> None:
+        """Report that `paths[index]` cannot be read, and count it: the `on_error` of `Model.encode_image`."""
+        self.errors[index] = error
+        complain(f"skipped: {error}")
+
+    def read(self) -> list[str]:
+        """The paths that could be read, in their order."""
+        return [path for index, path in enumerate(self.paths) if index not in self.errors]
+
+    def exit_code(self) -> int:
+        """Say how much was left out; 0 where it was nothing, 1 where it was a part, 2 where it was every picture."""
+        if self.errors:
+            complain(f"{len(self.errors)} of {len(self.paths)} pictures could not be read")
+        if self.unreadable_folders:
+            complain(f"{self.unreadable_folders} folders could not be read")
+        if len(self.errors) == len(self.paths):
+            return 2
+        return 1 if self.errors or self.unreadable_folders else 0
+
+
+def picture_endings() -> set[str]:
+    """The endings of the files that Pillow can decode: ".png", ..."""
+    Image.init()
+    decoded = Image.OPEN.keys() - UNDECODED
+    return {ending for ending, kind in Image.registered_extensions().items() if kind in decoded}
+
+
+def is_file(path: str) -> bool:
+    """Whether it is a file to be opened; a broken link counts, so that it is reported, a pipe or a device does not."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return True
+
+
+def stdin_paths() -> Iterator[str]:
+    """The paths on stdin: a line each, or separated by NUL as `find -print0` does. Any bytes name a file."""
+    if sys.stdin is None:
+        raise ValueError("- stands for stdin, and stdin is closed")
+    content = sys.stdin.buffer.read()
+    parts = content.split(b"\0") if b"\0" in content else (line.rstrip(b"\r") for line in content.split(b"\n"))
+    return (os.fsdecode(part) for part in parts if part)
+
+
+# --- labels and other texts ----------------------------------------------------------------------------------------
+
+
+def label_options(parser: argparse.ArgumentParser) -> None:
+    """--labels and --labels-file: what `labels` takes."""
+    parser.add_argument(
+        "--labels", nargs="+", action="extend", default=[], metavar="LABEL", help="what might be in the pictures"
+    )
+    parser.add_argument("--labels-file", metavar="FILE", help="file with a label on each line; - for stdin")
+
+
+def labels(options: argparse.Namespace) -> list[str]:
+    """All labels of --labels and --labels-file. Raises ValueError for none, an empty one, and one given twice."""
+    found = [*options.labels, *(lines_of(options.labels_file) if options.labels_file else [])]
+    if not found:
+        raise ValueError('no label was given; give some, as in --labels "a cat" "a dog", or --labels-file FILE')
+    for label in found:
+        if not label.strip():
+            raise ValueError(f"label {label!r} is empty; leave it out or write what it should say")
+    seen: set[str] = set()
+    for label in found:
+        if label in seen:
+            raise ValueError(f"label {label!r} was given twice; give each label once")
+        seen.add(label)
+    return found
+
+
+def hint_at_lone_label(found: Sequence[str]) -> None:
+    """Say what the probability of a lone label is; where it has commas, several may have been meant."""
+    if len(found) == 1:
+        words = [word.strip() for word in found[0].split(",")]
+        separate = " ".join(f'"{word}"' if " " in word else word for word in words if word)
+        what_to_do = f"for several write --labels {separate}" if len(words) > 1 else "give others to compare it with"
+        complain(f"{found[0]!r} is the only label, so its probability is always 1; {what_to_do}")
+
+
+def lines_of(path: str) -> list[str]:
+    """The lines of a UTF-8 text file, or of stdin for "-", without the empty ones."""
+    if path == "-" and sys.stdin is None:
+        raise ValueError("- stands for stdin, and stdin is closed")
+    try:
+        content = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be text in UTF-8: {error}") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+def check_output(output: Path, inputs: Sequence[str], *, ending: str) -> None:
+    """Raises ValueError, before any work is done, for an output that cannot or should not be written."""
+    if not output.parent.is_dir():
+        raise ValueError(f"{output.parent} is not a folder, so {output.name} cannot be written there; make it first")
+    try:
+        exists = output.exists()
+    except OSError as error:  # a name that is too long, say
+        raise ValueError(f"{output} cannot be written: {error.strerror}") from None
+    if exists and not output.is_file():
+        raise ValueError(f"{output} is {'a folder' if output.is_dir() else 'no file'}; name the {ending} file to write")
+    if exists and any(os.path.exists(path) and output.samefile(path) for path in inputs):
+        raise ValueError(f"{output} is one of the pictures; name another file to write")
+    if output.suffix.lower() != ending:
+        raise ValueError(f"{output} must end in {ending}, the format that is written; name it {output.stem}{ending}")
+
+
+@contextmanager
+def writing(output: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `output` when it is complete, or leaves what was there.
+
+    The disk's errors name the file that the user named, not the temporary one beside it: reading models and pictures
+    raises errors of minclip's own, so an OSError within comes from writing.
+    """
+    try:
+        with replacing(output) as file:
+            yield file
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{output} cannot be written: {error.strerror or error}") from None

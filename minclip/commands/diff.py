@@ -1,0 +1,26 @@
+"""`minclip diff`: compare a backend with the reference, step by step. Exit code 1 where they differ."""
+
+from __future__ import annotations
+
+import argparse
+
+from minclip.commands import common
+from minclip.loading import load
+from minclip.testing.divergence import first_divergence, probe
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    common.model_argument(parser)
+    parser.add_argument("--backend", default="torch", help="the backend to examine (default: torch)")
+    parser.add_argument("--device", help="where it computes")
+    parser.add_argument("--dtype", help="in which numbers")
+    parser.add_argument("--image", metavar="IMAGE", help="a picture to compare on (default: noise)")
+    parser.add_argument("--text", metavar="TEXT", help="a text to compare on (default: random ids)")
+
+
+def run(options: argparse.Namespace) -> int:
+    reference = load(options.model, dtype="float32")
+    examined = common.load_model(options)
+    found = first_divergence(reference, examined, probe(reference, image=options.image, text=options.text))
+    print(f"{options.backend} agrees with numpy at every step" if found is None else f"{options.backend}: {found}")
+    return 0 if found is None else 1

@@ -1,0 +1,66 @@
+"""`minclip zero-shot`: rank labels for pictures. One that cannot be read is reported, and the rest goes on."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from minclip.commands import common, printing
+from minclip.errors import ImageError
+from minclip.ranking import Ranking
+
+AT_A_TIME = 32  # pictures ranked before their rankings are printed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "minclip zero-shot IMAGE [IMAGE ...] --labels LABEL [LABEL ...] [--model MODEL] [...]"
+    parser.add_argument(
+        "images", nargs="*", metavar="IMAGE", help=f"{common.PICTURES_HELP}; all of them come before --labels"
+    )
+    common.label_options(parser)
+    parser.add_argument(
+        "--template", action="append", metavar="TEXT", help="sentence with {} for the label; may be repeated"
+    )
+    parser.add_argument("--top-k", type=int, metavar="K", help="show only the K best labels")
+    parser.add_argument("--json", action="store_true", help="one JSON object a picture")
+    common.model_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    if not options.images:
+        raise ValueError("no picture was named; pictures come before --labels, which takes all words that follow it")
+    if "-" in options.images and options.labels_file == "-":
+        raise ValueError("pictures and labels cannot both be read from stdin; put the labels in a file")
+    labels = common.labels(options)
+    pictures = common.Pictures(options.images)
+    model = common.load_model(options)
+    label_embeds = model.label_embeds(labels, options.template)
+    common.check_finite(label_embeds, labels, model)
+    common.hint_at_lone_label(labels)
+    for start in range(0, len(pictures.paths), AT_A_TIME):
+        paths = pictures.paths[start : start + AT_A_TIME]
+
+        def left_out(index: int, error: ImageError, start: int = start) -> None:
+            pictures.left_out(start + index, error)
+
+        image_embeds = model.encode_image(paths, batch_size=AT_A_TIME, on_error=left_out)
+        rankings = iter(model.rank(image_embeds, labels, label_embeds, top_k=options.top_k))
+        common.check_finite(image_embeds, [p for i, p in enumerate(paths, start) if i not in pictures.errors], model)
+        for index, path in enumerate(paths, start):
+            error = pictures.errors.get(index)
+            if options.json:
+                found = {"error": str(error)} if error else {"predictions": [p._asdict() for p in next(rankings)]}
+                printing.print_json({"image": path, **found})
+            elif error is None:
+                show(path, next(rankings))
+        sys.stdout.flush()
+    return pictures.exit_code()
+
+
+def show(path: str, ranking: Ranking) -> None:
+    """Bars where a person is looking, `image<TAB>score<TAB>label` lines where a program is."""
+    if sys.stdout.isatty():
+        print(printing.printable(path), *printing.bars(ranking), sep="\n  ")
+        return
+    for label, score in ranking:
+        print(f"{printing.printable(path)}\t{score:.6f}\t{label}")
