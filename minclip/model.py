@@ -398,7 +398,7 @@ class Model:
         return ClassifierOutput(logits, loss, output.hidden_states, output.attentions)
 
     def _ready(self, tower: str) -> None:
-        """Raises CheckpointError where there is no such tower, or where the mapped weights have changed since loading."""
+        """Raises CheckpointError where there is no such tower, or the mapped weights have changed since loading."""
         self.weights.check_unchanged()
         if tower not in self.config.towers:
             raise CheckpointError(

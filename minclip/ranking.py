@@ -28,7 +28,7 @@ def rank(labels: Sequence[str], scores: np.ndarray, top_k: int | None = None) ->
 
 
 def checked_labels(labels: Sequence[str]) -> list[str]:
-    """The labels as a list. Raises ValueError for none, for a lone string, and for what is no text, empty or repeated."""
+    """The labels as a list. Raises ValueError for none, a lone string, and what is no text, empty or repeated."""
     if isinstance(labels, str) or not isinstance(labels, Iterable) or not (found := list(labels)):
         raise ValueError(f"labels must be a list of at least one text, not {labels!r:.80}")
     for label in found:
