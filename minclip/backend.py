@@ -1,7 +1,7 @@
 """What a backend is, which there are, and the one that is always there: NumPy.
 
-The seam is the tower, not the operation. A backend turns a config and weights into two towers, in whatever way is at
-home in its world; everything around them (tokens, pixels, logits, ranking) is the same code for all.
+The seam is the tower, not the operation. A backend turns a config and weights into two towers, in whatever way is
+natural in its own world; everything around them (tokens, pixels, logits, ranking) is the same code for all.
 A plugin announces its backend in its pyproject.toml:
 
     [project.entry-points."minclip.backends"]
@@ -11,75 +11,89 @@ A plugin announces its backend in its pyproject.toml:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from minclip.config import Config, RobertaConfig, TextConfig, VisionConfig
+from minclip.config import Config
 from minclip.contrastive import unit
 from minclip.errors import BackendError
-from minclip.images.image import ImageProcessor, check_same_size
+from minclip.files import one_line
+from minclip.images import ImageProcessor
+from minclip.inputs import ImageInputs, TextInputs
 from minclip.layers import Note, silent
-from minclip.towers import TowerOutput, causal_text_tower, head, roberta_text_tower, vision_tower
+from minclip.outputs import TowerOutput
+from minclip.towers import head, vision_tower
 from minclip.weights import Weights
 
 GROUP = "minclip.backends"
 
 
-class Towers(Protocol):
-    """Two towers on one device. Arrays come in as NumPy's or as the backend's own, and go out as the backend's own.
+class BackendArray(Protocol):
+    """What is known of a backend's own arrays: rows, of some shape."""
 
-    Shapes are those of `minclip.towers`. `note`, where given, is called with the name and value of every step that
-    the reference names (`layers.0.q`, ...); it is how `minclip.testing.first_divergence` looks inside.
+    @property
+    def shape(self) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+
+class Towers(Protocol):
+    """Two towers on one device. Inputs hold NumPy's arrays; pixel_values may be the backend's own. Outputs are its own.
+
+    Shapes are those of `minclip.towers`. output_hidden_states, output_attentions: whether the output holds them.
+    note: called with the name and value of every step that the reference names (`layers.0.q`, ...), in its order; it is
+    how `minclip.testing.first_divergence` looks inside. A backend may leave it out of its signature: it is then
+    compared on its outputs alone.
     """
 
     def vision(
         self,
-        pixel_values: Any,
+        inputs: ImageInputs[Any],
         *,
-        interpolate_pos_encoding: bool = False,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
-        note: Callable[[str, Any], None] | None = None,
+        note: Note | None = None,
     ) -> TowerOutput:
-        """pixel_values (b, c, height, width), normalized."""
+        """The vision tower, its projection and its classifier, as far as the checkpoint has them."""
         ...
 
     def text(
         self,
-        input_ids: Any,
-        attention_mask: Any = None,
-        position_ids: Any = None,
-        token_type_ids: Any = None,
+        inputs: TextInputs[Any],
         *,
-        inputs_embeds: Any = None,
-        head_mask: Any = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
-        note: Callable[[str, Any], None] | None = None,
+        note: Note | None = None,
     ) -> TowerOutput:
-        """input_ids, attention_mask, position_ids and token_type_ids (b, t), head_mask (layers, h)."""
+        """The text tower, and its projection where the checkpoint has one."""
         ...
 
-    def pixel_values(self, pixels: Sequence[np.ndarray], processor: ImageProcessor, *, resized: bool) -> Any:
-        """The batch (b, c, height, width) that `vision` takes, from pictures of bytes (h, w, 3).
-
-        resized: whether they are resized and cropped already, so that only normalizing is left. Where they are not,
-        the backend does so itself, with the very bytes of `minclip.images`.
-        """
-        ...
-
-    def unit(self, embeds: Any) -> Any:
+    def unit(self, embeds: Any) -> BackendArray:
         """Vectors (b, p) divided by their length, in at least float32, still the backend's own arrays."""
         ...
 
-    def join(self, arrays: Sequence[Any]) -> Any:
+    def join(self, arrays: Sequence[Any]) -> BackendArray:
         """Several of the backend's arrays as one, along the first axis."""
         ...
 
     def to_numpy(self, array: Any) -> np.ndarray:
         """One of the backend's arrays as NumPy's, of at least float32."""
+        ...
+
+
+@runtime_checkable
+class PreparesPixels(Protocol):
+    """Towers that make `pixel_values` on their own device; for the others, the image processor makes them."""
+
+    def pixel_values(self, pixels: Sequence[np.ndarray], processor: ImageProcessor, *, resized: bool) -> BackendArray:
+        """The batch (b, c, height, width) that `vision` takes, from uint8 arrays (h, w, 3).
+
+        resized: whether they are resized and cropped already, so that only normalizing is left. Where they are not,
+        the backend does so itself, with the very bytes of `minclip.images`.
+        """
         ...
 
 
@@ -102,6 +116,9 @@ class Backend(Protocol):
         ...
 
 
+# --- which there are -----------------------------------------------------------------------------------------------
+
+
 def get_backend(name: str) -> Backend:
     """The backend called `name`. Raises BackendError: not installed (with the way to), or unknown (with a list)."""
     found = installed()
@@ -113,17 +130,24 @@ def get_backend(name: str) -> Backend:
     return backend
 
 
+OURS = {"torch": "torch", "jax": "jax", "onnx": "onnx"}
+"""Our own plugins and the extra that installs what each needs."""
+
+
 def installed() -> dict[str, Callable[[], Backend | BackendError]]:
-    """Every backend's name, with a function that imports it, or says in a BackendError why it cannot."""
+    """Every backend's name, with a function that imports it, or gives the BackendError that says why it cannot.
+
+    Whatever a plugin raises while it is imported or started costs nobody else anything.
+    """
 
     def load(point: Any) -> Backend | BackendError:
         try:
             backend: Backend = point.load()()
-        except ImportError as error:
-            install = f'pip install "minclip[{point.name}]"'
-            return BackendError(
-                f"backend {point.name!r} cannot be imported ({error}); install what it needs: {install}"
-            )
+        except Exception as error:
+            missing = isinstance(error, ImportError) and point.name in OURS
+            remedy = f"pip install 'minclip[{OURS[point.name]}]'" if missing else f"it comes from {point.value}"
+            found = one_line(error) or type(error).__name__
+            return BackendError(f"backend {point.name!r} cannot be imported ({found}); {remedy}")
         return backend
 
     found: dict[str, Callable[[], Backend | BackendError]] = {"numpy": NumpyBackend}
@@ -132,10 +156,24 @@ def installed() -> dict[str, Callable[[], Backend | BackendError]]:
     return found
 
 
+def status() -> dict[str, list[str] | BackendError]:
+    """Every installed backend with its devices, or with the error that keeps it from working."""
+    found: dict[str, list[str] | BackendError] = {}
+    for name, load in sorted(installed().items()):
+        backend = load()
+        try:
+            found[name] = backend if isinstance(backend, BackendError) else backend.devices()
+        except Exception as error:
+            found[name] = BackendError(f"backend {name!r} cannot list its devices: {one_line(error)}")
+    return found
+
+
 def backends() -> dict[str, list[str]]:
     """The backends that work here and their devices, e.g. {"numpy": ["cpu"], "torch": ["cuda:0", "cpu"]}."""
-    loaded = {name: load() for name, load in sorted(installed().items())}
-    return {name: backend.devices() for name, backend in loaded.items() if not isinstance(backend, BackendError)}
+    return {name: devices for name, devices in status().items() if not isinstance(devices, BackendError)}
+
+
+# --- NumPy ---------------------------------------------------------------------------------------------------------
 
 
 class NumpyBackend:
@@ -145,11 +183,13 @@ class NumpyBackend:
     name = "numpy"
 
     def devices(self) -> list[str]:
+        """The CPU."""
         return ["cpu"]
 
     def build(
         self, config: Config, weights: Weights, *, device: str | None = None, dtype: str | None = None, **options: Any
     ) -> NumpyTowers:
+        """See `Backend.build`."""
         if device not in (None, "cpu"):
             raise BackendError(f"backend 'numpy' has no device {device!r}; it has cpu")
         if dtype not in (None, "float32", "float64"):
@@ -168,108 +208,67 @@ class NumpyTowers:
 
     def vision(
         self,
-        pixel_values: np.ndarray,
+        inputs: ImageInputs[np.ndarray],
         *,
-        interpolate_pos_encoding: bool = False,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         note: Note | None = None,
     ) -> TowerOutput:
         """See `Towers.vision`."""
-        config = self.config.vision_config
-        assert isinstance(config, VisionConfig)
+        config, w = self.config.vision_config, self.weights
+        assert config is not None
         record = Record(output_hidden_states, output_attentions, note)
-        state, pooled = vision_tower(
-            np.asarray(pixel_values, self.weights.dtype),
-            self.weights,
-            config,
-            interpolate_pos_encoding=interpolate_pos_encoding,
-            note=record.note,
-        )
-        embeds = head("visual_projection", pooled, self.weights)
+        pixels = replace(inputs, pixel_values=np.asarray(inputs.pixel_values, w.dtype))
+        state, pooled = vision_tower(pixels, w, config, note=record.note)
+        embeds = head("visual_projection", pooled, w)
         logits = None
         if self.config.is_classifier:
-            logits = head("classifier", state[:, 1:].mean(axis=1), self.weights)  # (b, classes), of the mean patch
+            logits = head("classifier", state[:, 1:].mean(axis=1), w)  # (b, classes), of the mean patch
         if embeds is not None:
             record.note("projection", embeds)
-        return TowerOutput(
-            last_hidden_state=state,
-            pooler_output=pooled,
-            embeds=embeds,
-            logits=logits,
-            hidden_states=record.hidden_states,
-            attentions=record.attentions,
-        )
+        return TowerOutput(state, pooled, embeds, logits, record.hidden_states, record.attentions)
 
     def text(
         self,
-        input_ids: np.ndarray,
-        attention_mask: np.ndarray | None = None,
-        position_ids: np.ndarray | None = None,
-        token_type_ids: np.ndarray | None = None,
+        inputs: TextInputs[np.ndarray],
         *,
-        inputs_embeds: np.ndarray | None = None,
-        head_mask: np.ndarray | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         note: Note | None = None,
     ) -> TowerOutput:
         """See `Towers.text`."""
-        config = self.config.text_config
+        family, w = self.config.family, self.weights
         record = Record(output_hidden_states, output_attentions, note)
-        given = {"inputs_embeds": inputs_embeds, "head_mask": head_mask}
-        floats = {name: None if x is None else np.asarray(x, self.weights.dtype) for name, x in given.items()}
-        if isinstance(config, RobertaConfig):
-            state, pooled = roberta_text_tower(
-                input_ids,
-                self.weights,
-                config,
-                attention_mask,
-                position_ids,
-                token_type_ids,
-                **floats,
-                note=record.note,
-            )
-        else:
-            assert isinstance(config, TextConfig)
-            state, pooled = causal_text_tower(
-                input_ids, self.weights, config, attention_mask, position_ids, **floats, note=record.note
-            )
-        embeds = head("text_projection", pooled, self.weights)
+        for name in ("inputs_embeds", "head_mask"):
+            if (given := getattr(inputs, name)) is not None:
+                inputs = replace(inputs, **{name: np.asarray(given, w.dtype)})
+        state, pooled = family.text_tower(inputs, w, self.config.text_config, pool=family.pool, note=record.note)
+        embeds = head("text_projection", pooled, w)
         if embeds is not None:
             record.note("projection", embeds)
-        return TowerOutput(
-            last_hidden_state=state,
-            pooler_output=pooled,
-            embeds=embeds,
-            hidden_states=record.hidden_states,
-            attentions=record.attentions,
-        )
-
-    def pixel_values(self, pixels: Sequence[np.ndarray], processor: ImageProcessor, *, resized: bool) -> np.ndarray:
-        if not resized:
-            pixels = [processor.pixels(picture) for picture in pixels]
-        check_same_size([picture.shape for picture in pixels])
-        return processor.normalize(np.stack(pixels))
+        return TowerOutput(state, pooled, embeds, None, record.hidden_states, record.attentions)
 
     def unit(self, embeds: np.ndarray) -> np.ndarray:
+        """See `Towers.unit`."""
         return unit(embeds)
 
     def join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """See `Towers.join`."""
         return np.concatenate(arrays)
 
     def to_numpy(self, array: np.ndarray) -> np.ndarray:
+        """See `Towers.to_numpy`."""
         return array
 
 
 class Record:
     """Keeps the hidden states and attentions that were asked for, out of the steps that the towers note."""
 
-    def __init__(self, hidden_states: bool, attentions: bool, further: Callable[[str, Any], None] | None) -> None:
+    def __init__(self, hidden_states: bool, attentions: bool, further: Note | None) -> None:
         self._states: list[Any] | None = [] if hidden_states else None
         self._attentions: list[Any] | None = [] if attentions else None
         self._further = further
-        self.note: Callable[[str, Any], None] = self._note if hidden_states or attentions or further else silent
+        self.note: Note = self._note if hidden_states or attentions or further else silent
 
     def _note(self, name: str, value: Any) -> None:
         if self._states is not None and name.startswith("layers.") and name.endswith((".input", ".output")):

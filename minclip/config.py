@@ -1,15 +1,19 @@
 """What a checkpoint's config.json says, as dataclasses with the field's names and defaults.
 
-Three families share one shape: a text tower, a vision tower, a space that both are projected into. `FAMILIES` is
-the table of what differs; a new family is a new row.
+Three families share one shape: a text tower, a vision tower, a space that both are projected into. `Family` lists what
+differs between them; `minclip.families` has a row for each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+import numpy as np
 
 from minclip.errors import ConfigError
 from minclip.files import read_json
@@ -18,9 +22,12 @@ ACTIVATIONS = ("gelu", "gelu_new", "quick_gelu", "relu", "selu", "silu")
 POSITION_TYPES = ("absolute", "relative_key", "relative_key_query")
 
 
+# --- towers --------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """The causal text tower of CLIP and MetaCLIP 2. Sizes in tokens and channels."""
+    """The causal text tower of CLIP. Sizes in tokens and channels. Raises ConfigError for values that contradict."""
 
     model_type: str = "clip_text_model"
     vocab_size: int = 49408
@@ -33,15 +40,23 @@ class TextConfig:
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
     attention_dropout: float = 0.0
+    initializer_range: float = 0.02
+    initializer_factor: float = 1.0
     pad_token_id: int = 1
     bos_token_id: int = 49406
-    eos_token_id: int = 49407
+    eos_token_id: int | tuple[int, ...] = 49407
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_tower(self)
 
     @property
     def pools_largest_id(self) -> bool:
-        """CLIP configs written before the field was mended say eos 2; their end-of-text token is the largest id."""
-        return self.model_type == "clip_text_model" and self.eos_token_id == 2
+        """CLIP's first configs say eos 2, which is wrong; the end-of-text token of such a checkpoint is the largest id.
+
+        Source: `CLIPTextModel` in Transformers, which keeps this rule for old checkpoints.
+        """
+        return self.eos_token_id == 2
 
     @property
     def context_length(self) -> int:
@@ -52,6 +67,18 @@ class TextConfig:
     def output_dim(self) -> int:
         """Width of the pooled output."""
         return self.hidden_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaClip2TextConfig(TextConfig):
+    """The causal text tower of MetaCLIP 2: CLIP's, but 2 is a real end-of-text id."""
+
+    model_type: str = "metaclip_2_text_model"
+
+    @property
+    def pools_largest_id(self) -> bool:
+        """Never."""
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +96,25 @@ class RobertaConfig:
     layer_norm_eps: float = 1e-5
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.0
+    initializer_range: float = 0.02
+    initializer_factor: float = 0.02
     type_vocab_size: int = 1
     position_embedding_type: str = "absolute"
     pad_token_id: int = 1
     bos_token_id: int = 0
-    eos_token_id: int = 2
+    eos_token_id: int | tuple[int, ...] = 2
     project_dim: int = 768
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_tower(self)
+        _check_choice(self, "position_embedding_type", POSITION_TYPES)
+        last = self.max_position_embeddings - 1
+        if not 0 <= self.pad_token_id < last:
+            raise ConfigError(
+                f"{self.model_type}: pad_token_id {self.pad_token_id} leaves no position; it must be at least 0 "
+                f"and below max_position_embeddings - 1 = {last}"
+            )
 
     @property
     def context_length(self) -> int:
@@ -105,46 +144,122 @@ class VisionConfig:
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
     attention_dropout: float = 0.0
+    initializer_range: float = 0.02
+    initializer_factor: float = 1.0
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_tower(self)
+        if self.patch_size > self.image_size:
+            raise ConfigError(
+                f"{self.model_type}: patch_size {self.patch_size} is larger than image_size {self.image_size}"
+            )
 
     @property
     def grid(self) -> int:
-        """Patches along one side; a rest narrower than a patch is left out, as a strided convolution does."""
+        """Patches along one side. Pixels that do not fill a patch are left out, as a strided convolution does."""
         return self.image_size // self.patch_size
 
 
-@dataclass(frozen=True)
+AnyTextConfig = TextConfig | RobertaConfig
+AnyTowerConfig = TextConfig | RobertaConfig | VisionConfig
+
+
+# --- families ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
 class Family:
-    """What sets a family apart: its text tower's config, its default width, its name in "architectures"."""
+    """What sets a family apart. Code outside this row never asks which family it has before it.
 
-    text: Callable[..., TextConfig | RobertaConfig]
-    projection_dim: int
-    model_prefix: str
+    class_prefix: how Transformers' class names begin. text_config: the dataclass of its text tower. text_tower:
+    (TextInputs, Weights, text config, pool=, note=) -> last hidden state (b, t, d), pooled (b, d). text_shapes: the
+    tensors of that tower by name. pool: (state, TextInputs) -> pooled. ends: (input_ids, text config) -> (b,), the
+    token at which each text ends, checked where inputs come in; None where any ids will do. causal: whether a token
+    sees only those before it. projection_dim: the default width of the shared space. tokenizer_files: what to put
+    beside the weights. heads_alone: whether Transformers has classes for a lone tower with projection or classifier.
+    bare_text_names: replacements, in order, from our tensor names to those of a lone text tower's file.
+    """
+
+    class_prefix: str
+    text_config: type[TextConfig] | type[RobertaConfig]
+    text_tower: Callable[..., tuple[np.ndarray, np.ndarray]]
+    text_shapes: Callable[[Any], dict[str, tuple[int, ...]]]
+    pool: Callable[..., np.ndarray]
+    ends: Callable[[np.ndarray, Any], np.ndarray] | None = None
+    causal: bool = True
+    projection_dim: int = 512
+    tokenizer_files: str = "vocab.json and merges.txt, or tokenizer.json"
+    heads_alone: bool = True
+    bare_text_names: tuple[tuple[str, str], ...] = ()
 
 
-FAMILIES = {
-    "clip": Family(TextConfig, 512, "CLIP"),
-    "altclip": Family(RobertaConfig, 768, "AltCLIP"),
-    "metaclip_2": Family(TextConfig, 512, "MetaClip2"),
-}
+FAMILIES: dict[str, Family] = {}
+
+
+def families() -> dict[str, Family]:
+    """The table, a row for each `model_type`. `minclip.families` fills it, which is imported when it is asked for."""
+    import_module("minclip.families")
+    return FAMILIES
+
+
+# --- checkpoints ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """A checkpoint's config: its family (`model_type`), its towers and the space they share.
 
-    A single-tower checkpoint has the other tower's config None. `architectures` names the model class that wrote
-    the file, as Transformers spells it, and so tells which heads there are. Fields unknown here are in `extra`.
+    A single-tower checkpoint has the other tower's config None; with neither given, both have their defaults.
+    projection_dim: None is the tower's own for a single tower, else the family's default. `architectures` names the
+    model class that wrote the file, as Transformers spells it, which says what heads there are. Fields unknown here
+    are in `extra`. Raises ConfigError, one line, for what contradicts itself.
     """
 
     model_type: str = "clip"
-    text_config: TextConfig | RobertaConfig | None = None
+    text_config: AnyTextConfig | None = None
     vision_config: VisionConfig | None = None
-    projection_dim: int = 512
+    projection_dim: int = None  # type: ignore[assignment]  # an int once it is built
     logit_scale_init_value: float = 2.6592
+    initializer_factor: float = 1.0
     architectures: tuple[str, ...] = ()
     id2label: dict[int, str] = field(default_factory=dict)
+    problem_type: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        family = self.family
+        put = partial(object.__setattr__, self)  # the one moment at which a frozen dataclass is set
+        if self.text_config is None and self.vision_config is None:
+            put("text_config", family.text_config(model_type=f"{self.model_type}_text_model"))
+            put("vision_config", VisionConfig(model_type=f"{self.model_type}_vision_model"))
+        if self.projection_dim is None:
+            alone = (self.text_config or self.vision_config) if None in (self.text_config, self.vision_config) else None
+            put("projection_dim", getattr(alone, "projection_dim", family.projection_dim))
+        _check_positive(self, ("projection_dim",), self.model_type)
+        for name in ("logit_scale_init_value", "initializer_factor"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise ConfigError(f"{self.model_type}: {name} must be a number, found {value!r}")
+        _check_choice(self, "problem_type", (None, *PROBLEM_TYPES))
+
+    @classmethod
+    def from_text_vision_configs(
+        cls, text_config: AnyTextConfig, vision_config: VisionConfig, *, projection_dim: int | None = None
+    ) -> Config:
+        """A whole model of the text tower's family, as Transformers' method of that name builds one."""
+        family = text_config.model_type.removesuffix("_text_model")
+        vision = replace(vision_config, model_type=f"{family}_vision_model")
+        dim: Any = projection_dim  # None: the family's own
+        return cls(model_type=family, text_config=text_config, vision_config=vision, projection_dim=dim)
+
+    @property
+    def family(self) -> Family:
+        """The row of the table that this checkpoint's family has."""
+        found = families().get(self.model_type)
+        if found is None:
+            raise ConfigError(f"model_type is {self.model_type!r}; minclip knows {', '.join(families())}")
+        return found
 
     @property
     def is_classifier(self) -> bool:
@@ -178,12 +293,15 @@ class Config:
         if not isinstance(given, Mapping):
             raise ConfigError(f"{source}: expected a JSON object, found {type(given).__name__}")
         model_type = given.get("model_type")
-        if model_type in tuple(FAMILIES):  # not a hash lookup: the file may hold anything here
-            return _whole(dict(given), source)
-        for name in FAMILIES:
-            if model_type in (f"{name}_text_model", f"{name}_vision_model"):
-                return _single_tower(name, dict(given), source)
-        known = ", ".join(f"{name}, {name}_text_model, {name}_vision_model" for name in FAMILIES)
+        try:
+            if model_type in tuple(families()):  # not a hash lookup: the file may hold anything here
+                return _whole(dict(given))
+            for name in families():
+                if model_type in (f"{name}_text_model", f"{name}_vision_model"):
+                    return _single_tower(name, dict(given))
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from None
+        known = ", ".join(f"{name}, {name}_text_model, {name}_vision_model" for name in families())
         raise ConfigError(f"{source}: model_type is {model_type!r}; minclip knows {known}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -192,13 +310,18 @@ class Config:
         if self.id2label:
             top["id2label"] = {str(key): label for key, label in self.id2label.items()}
             top["label2id"] = {label: key for key, label in self.id2label.items()}
+        if self.problem_type is not None:
+            top["problem_type"] = self.problem_type
         towers = {"text_config": self.text_config, "vision_config": self.vision_config}
         present = {name: _tower_dict(tower) for name, tower in towers.items() if tower is not None}
         if len(present) == 1:
             (tower,) = present.values()
             return {**self.extra, **top, **tower}
-        shared = {"projection_dim": self.projection_dim, "logit_scale_init_value": self.logit_scale_init_value}
-        return {**self.extra, **top, "model_type": self.model_type, **shared, **present}
+        shared = ("model_type", "projection_dim", "logit_scale_init_value", "initializer_factor")
+        return {**self.extra, **top, **{name: getattr(self, name) for name in shared}, **present}
+
+
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
 
 def read_config(folder: str | Path) -> Config:
@@ -209,134 +332,112 @@ def read_config(folder: str | Path) -> Config:
     return Config.from_dict(read_json(path, ConfigError), str(path))
 
 
-def _whole(given: dict[str, Any], source: str) -> Config:
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def _whole(given: dict[str, Any]) -> Config:
     model_type = given.pop("model_type")
-    family = FAMILIES[model_type]
-    text = _tower(family.text, f"{model_type}_text_model", _nested(given, "text_config", family.text, source), source)
-    vision_given = _nested(given, "vision_config", VisionConfig, source)
-    vision = _tower(VisionConfig, f"{model_type}_vision_model", vision_given, source)
-    dim = given.pop("projection_dim", None)
-    scale = given.pop("logit_scale_init_value", None)
-    config = Config(
-        model_type=model_type,
-        text_config=text,
-        vision_config=vision,
-        projection_dim=family.projection_dim if dim is None else dim,
-        logit_scale_init_value=2.6592 if scale is None else scale,
-        architectures=_architectures(given, source) or (f"{family.model_prefix}Model",),
-        id2label=_labels(given, source),
-        extra=given,
-    )
-    _check_positive(config, ("projection_dim",), source)
-    if not isinstance(config.logit_scale_init_value, int | float):
-        raise ConfigError(f"{source}: logit_scale_init_value must be a number, found {scale!r}")
-    return config
+    kind = families()[model_type].text_config
+    text = _tower(kind, f"{model_type}_text_model", _nested(given, "text_config", kind))
+    vision = _tower(VisionConfig, f"{model_type}_vision_model", _nested(given, "vision_config", VisionConfig))
+    class_name = f"{families()[model_type].class_prefix}Model"
+    heads = {"architectures": (class_name,), **_heads(given)}
+    names = ("projection_dim", "logit_scale_init_value", "initializer_factor")
+    shared = {name: given.pop(name) for name in names if name in given}
+    shared = {name: value for name, value in shared.items() if value is not None}
+    return Config(model_type=model_type, text_config=text, vision_config=vision, **heads, **shared, extra=given)
 
 
-def _single_tower(family: str, given: dict[str, Any], source: str) -> Config:
+def _single_tower(family: str, given: dict[str, Any]) -> Config:
     """A flat config.json: the fields of one tower."""
-    architectures = _architectures(given, source)
-    labels = _labels(given, source)
-    text, vision = None, None
+    heads = _heads(given)
     if given["model_type"] == f"{family}_text_model":
-        text = _tower(FAMILIES[family].text, given["model_type"], given, source)
-        dim = getattr(text, "projection_dim", FAMILIES[family].projection_dim)
-    else:
-        vision = _tower(VisionConfig, given["model_type"], given, source)
-        dim = vision.projection_dim
-    return Config(
-        model_type=family,
-        text_config=text,
-        vision_config=vision,
-        projection_dim=dim,
-        architectures=architectures,
-        id2label=labels,
-    )
+        text = _tower(families()[family].text_config, given["model_type"], given)
+        return Config(model_type=family, text_config=text, **heads)
+    return Config(model_type=family, vision_config=_tower(VisionConfig, given["model_type"], given), **heads)
 
 
-def _nested(given: dict[str, Any], name: str, kind: Callable[..., Any], source: str) -> dict[str, Any]:
+def _nested(given: dict[str, Any], name: str, kind: Callable[..., AnyTowerConfig]) -> dict[str, Any]:
     """A tower's fields. The oldest files repeat them in `text_config_dict`, which wins, its own defaults included."""
     tower, legacy = given.pop(name, None) or {}, given.pop(f"{name}_dict", None)
     for key, value in ((name, tower), (f"{name}_dict", legacy)):
         if not isinstance(value, Mapping | None):
-            raise ConfigError(f"{source}: {key} must be a JSON object, not {type(value).__name__}")
+            raise ConfigError(f"{key} must be a JSON object, not {type(value).__name__}")
     if legacy is None:
         return dict(tower)
     defaults = asdict(kind())
     return {**tower, **{key: defaults[key] for key in defaults if key not in ("extra", "model_type")}, **legacy}
 
 
-def _architectures(given: dict[str, Any], source: str) -> tuple[str, ...]:
-    names = given.pop("architectures", None) or []
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{source}: architectures must be a list of class names, found {names!r:.60}")
-    return tuple(names)
-
-
-def _labels(given: dict[str, Any], source: str) -> dict[int, str]:
+def _heads(given: dict[str, Any]) -> dict[str, Any]:
+    """What a file says of its model class and of a classifier's labels, taken out of `given`; absent is left out."""
     given.pop("label2id", None)
-    labels = given.pop("id2label", None) or {}
+    names, labels = given.pop("architectures", None) or [], given.pop("id2label", None) or {}
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"architectures must be a list of class names, found {names!r:.60}")
     try:
-        return {int(key): str(label) for key, label in labels.items()}
+        labels = {int(key): str(label) for key, label in labels.items()}
     except (AttributeError, ValueError):
-        raise ConfigError(f"{source}: id2label must map numbers to names, found {labels!r:.60}") from None
+        raise ConfigError(f"id2label must map numbers to names, found {labels!r:.60}") from None
+    heads = {"architectures": tuple(names), "id2label": labels, "problem_type": given.pop("problem_type", None)}
+    return {name: value for name, value in heads.items() if value}
 
 
-TowerConfig = TypeVar("TowerConfig", bound=TextConfig | RobertaConfig | VisionConfig)
-
-
-def _tower(kind: Callable[..., TowerConfig], model_type: str, given: Mapping[str, Any], source: str) -> TowerConfig:
-    """Fill the dataclass; null counts as left out, unknown fields go to `extra`, contradictions are refused."""
-    types = {f.name: f.type for f in fields(kind()) if f.name != "extra"}
-    known = {name: value for name, value in given.items() if name in types and value is not None}
-    known["model_type"] = model_type
+def _tower(kind: Callable[..., Any], model_type: str, given: Mapping[str, Any]) -> Any:
+    """Fill the dataclass; null counts as left out, fields unknown here go to `extra`."""
+    names = {f.name for f in fields(kind())} - {"extra"}
+    known = {name: value for name, value in given.items() if name in names and value is not None}
     for name in ("image_size", "patch_size"):  # newer files may spell a square as a pair
         side = known.get(name)
         if isinstance(side, list | tuple) and len(side) == 2 and side[0] == side[1]:
             known[name] = side[0]
-    for name, value in known.items():
-        wanted = {"int": int, "float": (int, float), "str": str}[str(types[name])]
-        if not isinstance(value, wanted) or isinstance(value, bool):  # type: ignore[arg-type]
-            raise ConfigError(f"{source}: {name} of {model_type} must be of type {types[name]}, found {value!r}")
-    tower = kind(**known, extra={name: value for name, value in given.items() if name not in types})
-    _check_tower(tower, f"{source}: {model_type}")
-    return tower
+    known["model_type"] = model_type
+    return kind(**known, extra={name: value for name, value in given.items() if name not in names})
 
 
-def _check_tower(tower: TextConfig | RobertaConfig | VisionConfig, where: str) -> None:
-    signed = ("pad_token_id", "bos_token_id", "eos_token_id", "extra")
-    _check_positive(tower, tuple(f.name for f in fields(tower) if f.type == "int" and f.name not in signed), where)
+def _tower_dict(tower: AnyTowerConfig) -> dict[str, Any]:
+    known = asdict(tower)
+    return {**known.pop("extra"), **known}
+
+
+# --- checking ------------------------------------------------------------------------------------------------------
+
+TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+SIGNED = ("pad_token_id", "bos_token_id", "eos_token_id")  # may be -1 where there is no such token
+
+
+def _check_tower(tower: AnyTowerConfig) -> None:
+    """The types of all fields, and what sizes must be to fit one another."""
+    where = tower.model_type
+    for f in fields(tower):
+        value = getattr(tower, f.name)
+        if f.name == "eos_token_id" and isinstance(value, list | tuple) and value:  # newer files list several
+            object.__setattr__(tower, f.name, value[0] if len(value) == 1 else tuple(value))
+            values, kind = list(value), "int"
+        else:
+            values, kind = [value], str(f.type).split(" ")[0]
+        if kind in TYPES and not all(isinstance(v, TYPES[kind]) and not isinstance(v, bool) for v in values):
+            raise ConfigError(f"{where}: {f.name} must be of type {kind}, found {value!r}")
+    _check_positive(tower, tuple(f.name for f in fields(tower) if f.type == "int" and f.name not in SIGNED), where)
     if tower.hidden_size % tower.num_attention_heads:
         raise ConfigError(
             f"{where}: hidden_size {tower.hidden_size} cannot be split among "
             f"{tower.num_attention_heads} attention heads; it must be a multiple"
         )
-    if tower.hidden_act not in ACTIVATIONS:
-        raise ConfigError(f"{where}: hidden_act {tower.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}")
+    _check_choice(tower, "hidden_act", ACTIVATIONS)
     if not 0 < tower.layer_norm_eps < 1:
         raise ConfigError(f"{where}: layer_norm_eps must lie between 0 and 1, found {tower.layer_norm_eps}")
-    if isinstance(tower, VisionConfig) and tower.patch_size > tower.image_size:
-        raise ConfigError(f"{where}: patch_size {tower.patch_size} is larger than image_size {tower.image_size}")
-    if isinstance(tower, RobertaConfig):
-        if tower.position_embedding_type not in POSITION_TYPES:
-            raise ConfigError(
-                f"{where}: position_embedding_type {tower.position_embedding_type!r} is not one of "
-                f"{', '.join(POSITION_TYPES)}"
-            )
-        if not 0 <= tower.pad_token_id < tower.max_position_embeddings - 1:
-            raise ConfigError(
-                f"{where}: pad_token_id {tower.pad_token_id} leaves no position; it must be at least 0 "
-                f"and below max_position_embeddings - 1 = {tower.max_position_embeddings - 1}"
-            )
 
 
-def _check_positive(config: object, names: tuple[str, ...], where: str) -> None:
+def _check_positive(config: AnyTowerConfig | Config, names: tuple[str, ...], where: str) -> None:
     for name in names:
         value = getattr(config, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigError(f"{where}: {name} must be a whole number of at least 1, found {value!r}")
 
 
-def _tower_dict(tower: TextConfig | RobertaConfig | VisionConfig) -> dict[str, Any]:
-    known = asdict(tower)
-    return {**known.pop("extra"), **known}
+def _check_choice(config: AnyTowerConfig | Config, name: str, choices: tuple[str | None, ...]) -> None:
+    value = getattr(config, name)
+    if value not in choices:
+        listed = ", ".join(str(choice) for choice in choices)
+        raise ConfigError(f"{config.model_type}: {name} {value!r} is not one of {listed}")

@@ -37,11 +37,15 @@ def contrastive_loss(logits: np.ndarray) -> float:
             f"the loss pairs the i-th image with the i-th text, but there are {logits.shape[0]} images "
             f"and {logits.shape[1]} texts; pass as many of each"
         )
-    return float(_cross_entropy(logits) + _cross_entropy(logits.T)) / 2
+    right = np.arange(len(logits))
+    return float(cross_entropy(logits, right) + cross_entropy(logits.T, right)) / 2
 
 
-def _cross_entropy(logits: np.ndarray) -> np.floating:
-    """Mean over the rows of -log softmax at the diagonal; log-sum-exp keeps it finite where a probability is 0."""
+def cross_entropy(logits: np.ndarray, right: np.ndarray) -> np.floating:
+    """Mean over rows of -log softmax at the right column. logits (b, n), right (b,).
+
+    The logarithm of the sum of exponentials keeps it finite where a probability is 0.
+    """
     top = logits.max(axis=1)
     log_sum = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
-    return (log_sum - logits.diagonal()).mean()
+    return (log_sum - logits[np.arange(len(logits)), right]).mean()

@@ -16,24 +16,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from minclip import gradients
-from minclip.config import TextConfig
 from minclip.contrastive import unit
 from minclip.gradients import loss as backwards
 from minclip.gradients.passes import Pass, forward
 from minclip.gradients.record import Parameters
 from minclip.gradients.towers import entering
-from minclip.images.image import ImageSource
+from minclip.images import ImageSource
 from minclip.layers import layer_norm, linear, merge_heads, softmax
-from minclip.model import Model, load
+from minclip.loading import load
+from minclip.model import Model
 from minclip.ranking import checked_labels
 from minclip.tokenizers.batch import Tokenizer
-from minclip.towers import end_of_text
 from minclip.weights import Weights
 
 METHODS = ("relevance", "rollout", "surgery", "attention")
@@ -143,9 +141,9 @@ def gathered(run: Pass, dembeds: np.ndarray, method: str, start_layer: int) -> n
 
     dembeds (n, p): the gradient of each score for the tower's embedding.
     """
-    layers = _tower_config(run).num_hidden_layers
+    layers = run.tower_config.num_hidden_layers
     start = start_layer % layers
-    pooled = _pooled(run)
+    pooled = run.pooled_at()
     share = np.zeros((max(len(dembeds), len(pooled)), run.steps["layers.0.probabilities"].shape[-1]))
     share[np.arange(len(share)), pooled] = 1
     if method == "attention":
@@ -167,18 +165,6 @@ def gathered(run: Pass, dembeds: np.ndarray, method: str, start_layer: int) -> n
     run.backward(dembeds, Parameters(run.weights, wanted=False), note)
     shares[-1][np.arange(len(share)), pooled] -= 1  # the identity that it began with
     return shares[-1]
-
-
-def _pooled(run: Pass) -> np.ndarray:
-    """Which token each row of the batch is pooled at (b,)."""
-    config = _tower_config(run)
-    if run.tower == "text" and isinstance(config, TextConfig):
-        return end_of_text(run.inputs["input_ids"], config)
-    return np.zeros(len(run.embeds), int)
-
-
-def _tower_config(run: Pass) -> Any:
-    return run.config.vision_config if run.tower == "vision" else run.config.text_config
 
 
 def surgery(run: Pass, weights: Weights, texts: np.ndarray, redundant: np.ndarray | None) -> np.ndarray:
@@ -275,7 +261,9 @@ def deletion_insertion(
     taken = (rank < counts)[..., None]  # (steps + 1, h, w, 1)
     empty = np.uint8(fill)
     pictures = np.concatenate([np.where(taken, empty, pixels), np.where(taken, pixels, empty)])
-    embeds = unit(model.get_image_features(pixel_values=processor.normalize(pictures)))
+    features = model.get_image_features(pixel_values=processor.normalize(pictures))
+    assert isinstance(features, np.ndarray)  # it is a whole output where hidden states are asked for
+    embeds = unit(features)
     scores = (embeds @ model.encode_text(text)[0]).reshape(2, steps + 1)
     areas = (scores[:, 1:] + scores[:, :-1]).mean(axis=1) / 2
     return float(areas[0]), float(areas[1])

@@ -30,11 +30,20 @@ def read_json(path: Path, error: type[MinclipError]) -> dict[str, Any]:
     """The JSON object in a file. Raises `error`, one line that names the file, where there is none."""
     try:
         with open_regular(path) as file:
-            content = json.loads(file.read().decode())
-    except (OSError, ValueError, RecursionError) as problem:  # ValueError: broken JSON, or bytes that are not UTF-8
+            data = file.read()
+    except OSError as problem:
         raise error(f"{path} cannot be read as JSON: {one_line(problem)}") from None
+    return parse_json(data, path, error)
+
+
+def parse_json(data: bytes, source: str | Path, error: type[MinclipError]) -> dict[str, Any]:
+    """The JSON object that a file's content is. Raises `error`, one line that names the source, where it is none."""
+    try:
+        content = json.loads(data.decode())
+    except (ValueError, RecursionError) as problem:  # ValueError: broken JSON, or bytes that are not UTF-8
+        raise error(f"{source} cannot be read as JSON: {one_line(problem)}") from None
     if not isinstance(content, dict):
-        raise error(f"{path} must hold a JSON object, not {type(content).__name__}")
+        raise error(f"{source} must hold a JSON object, not {type(content).__name__}")
     return content
 
 

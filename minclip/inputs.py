@@ -1,120 +1,226 @@
-"""What the towers may be given: each input is checked once, at the edge, before any backend sees it.
+"""What the towers are given: two frozen objects, checked once where they come in, and handed on whole.
 
-Lists become arrays. A backend's own arrays are taken as they are: looking into them could mean waiting for a device.
+Everything that a caller passes is looked at here, before any backend sees it: lists, NumPy's arrays and other
+libraries' tensors alike. What fits nothing is a ValueError that names the input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from minclip.config import Config, RobertaConfig, TextConfig
+from minclip.config import AnyTextConfig, Config
+
+Array = TypeVar("Array")  # NumPy's array at the edge; inside a backend, its own kind
+
+
+@dataclass(frozen=True, eq=False)
+class TextInputs(Generic[Array]):
+    """What a text tower is given. b texts, t tokens, d width.
+
+    input_ids (b, t): integers. attention_mask (b, t): boolean, False for padding; None where all are tokens.
+    position_ids (t,), (1, t) or (b, t); token_type_ids (b, t). inputs_embeds (b, t, d): instead of the ids' rows of the
+    token table. head_mask (layers, heads): factors of the heads' probabilities. ends (b,): the token at which each text
+    ends, where the family has a rule for it.
+    """
+
+    input_ids: Array
+    attention_mask: Array | None = None
+    position_ids: Array | None = None
+    token_type_ids: Array | None = None
+    inputs_embeds: Array | None = None
+    head_mask: Array | None = None
+    ends: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ImageInputs(Generic[Array]):
+    """What a vision tower is given: pixel_values (b, c, height, width), normalized floats.
+
+    interpolate_pos_encoding: whether images may be of another size than the config's, the positions stretched to them.
+    """
+
+    pixel_values: Array
+    interpolate_pos_encoding: bool = False
+
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "position_ids", "token_type_ids", "inputs_embeds", "head_mask")
 IMAGE_INPUTS = ("pixel_values", "interpolate_pos_encoding")
 
 
-def inputs_of(inputs: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The inputs of one tower, out of those of both. Raises ValueError for a name that neither has."""
-    for name in inputs:
+def split_inputs(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The text tower's and the vision tower's share of the named inputs, without those that are None.
+
+    Raises ValueError for a name that neither takes.
+    """
+    for name in given:
         if name not in TEXT_INPUTS and name not in IMAGE_INPUTS:
             raise ValueError(f"unknown input {name!r}; the towers take {', '.join(TEXT_INPUTS + IMAGE_INPUTS)}")
-    return {name: value for name, value in inputs.items() if name in names}
+    present = {name: value for name, value in given.items() if value is not None}
+    return (
+        {name: value for name, value in present.items() if name in TEXT_INPUTS},
+        {name: value for name, value in present.items() if name in IMAGE_INPUTS},
+    )
 
 
-def checked_pixels(pixel_values: Any, config: Config, interpolate: bool) -> Any:
-    """pixel_values, or ValueError where the vision tower could not make sense of them."""
+def checked_inputs(config: Config, given: Mapping[str, Any]) -> dict[str, TextInputs[Any] | ImageInputs[Any]]:
+    """What each tower that is given something gets, checked as a model checks it: {"text": ..., "vision": ...}.
+
+    pixel_values of a backend's own kind stay what they are.
+    """
+    text, vision = split_inputs(dict(given))
+    found: dict[str, TextInputs[Any] | ImageInputs[Any]] = {}
+    if "input_ids" in text:
+        found["text"] = text_inputs(config, **text)
+    if "pixel_values" in vision:
+        checked = image_inputs(config, **vision)
+        found["vision"] = replace(checked, pixel_values=vision["pixel_values"])
+    return found
+
+
+def image_inputs(
+    config: Config, pixel_values: Any = None, interpolate_pos_encoding: bool = False
+) -> ImageInputs[np.ndarray]:
+    """Checked inputs of the vision tower. Raises ValueError where it could not make sense of them."""
     vision = config.vision_config
     assert vision is not None
     if pixel_values is None:
         raise ValueError("pixel_values is missing; make them with model.processor(images=...)")
-    pixel_values = _as_array("pixel_values", pixel_values)
-    if not isinstance(pixel_values, np.ndarray):
-        return pixel_values
-    shape = pixel_values.shape
-    if pixel_values.dtype.kind != "f":
-        raise ValueError(f"pixel_values are {pixel_values.dtype}, expected floats made by model.processor(images=...)")
+    pixels = as_numpy("pixel_values", pixel_values)
+    shape = pixels.shape
+    if pixels.dtype.kind != "f":
+        raise ValueError(f"pixel_values are {pixels.dtype}, expected floats made by model.processor(images=...)")
     if len(shape) != 4 or shape[1] != vision.num_channels:
         raise ValueError(f"pixel_values have shape {shape}, expected (images, {vision.num_channels}, height, width)")
     if not shape[0]:
         raise ValueError("pixel_values hold no image; pass at least one")
     side = vision.image_size
-    if not interpolate and shape[2:] != (side, side):
+    if not interpolate_pos_encoding and shape[2:] != (side, side):
         raise ValueError(
             f"pixel_values are {shape[2]}x{shape[3]}, the model's images are {side}x{side}; "
             "resize them or pass interpolate_pos_encoding=True"
         )
     if min(shape[2:]) < vision.patch_size:
         raise ValueError(f"pixel_values are {shape[2]}x{shape[3]}, smaller than one patch of {vision.patch_size}")
-    if not np.isfinite(pixel_values).all():
-        row = int(np.flatnonzero(~np.isfinite(pixel_values).all(axis=(1, 2, 3)))[0])
-        raise ValueError(f"pixel_values of image {row} hold NaN or infinity; normalize finite pixels")
-    return pixel_values
+    _check_finite("pixel_values", pixels, "image")
+    return ImageInputs(pixels, bool(interpolate_pos_encoding))
 
 
-def checked_text(given: dict[str, Any], config: Config) -> dict[str, Any]:
-    """The text tower's inputs, or ValueError naming the one that it could not make sense of."""
-    text = config.text_config
+def text_inputs(config: Config, **given: Any) -> TextInputs[np.ndarray]:
+    """Checked inputs of the text tower, by the names of `TextInputs`; ends are found here.
+
+    Where a family has no rule for the end of a text, inputs_embeds may come without input_ids; all are tokens then.
+    Raises ValueError naming the input that the tower could not make sense of.
+    """
+    text, family = config.text_config, config.family
     assert text is not None
-    inputs = {name: _as_array(name, value) for name, value in given.items() if value is not None}
-    ids, embeds = inputs.get("input_ids"), inputs.get("inputs_embeds")
-    if ids is None and (embeds is None or isinstance(text, TextConfig)):
+    arrays = {name: as_numpy(name, value) for name, value in given.items() if value is not None}
+    if "input_ids" not in arrays and ("inputs_embeds" not in arrays or family.ends is not None):
         raise ValueError("input_ids is missing; make them with model.processor(text=...)")
-    if isinstance(ids, np.ndarray):
-        _check_ids(ids, text)
-    given_first = embeds if ids is None else ids
-    shape = tuple(given_first.shape[:2]) if given_first is not None else ()  # (b, t)
+    embeds = arrays.get("inputs_embeds")
+    if "input_ids" not in arrays and embeds is not None:
+        arrays["input_ids"] = np.full(embeds.shape[:2], (text.pad_token_id + 1) % text.vocab_size)
+    ids = arrays["input_ids"] = _checked_ids(arrays["input_ids"], text)
+    _check_shapes(arrays, text)
+    for name, rows in (
+        ("position_ids", text.max_position_embeddings),
+        ("token_type_ids", getattr(text, "type_vocab_size", 1)),
+    ):
+        if name in arrays:
+            _check_rows(name, arrays[name], rows)
+    for name in ("inputs_embeds", "head_mask"):
+        if name in arrays:
+            if arrays[name].dtype.kind not in "fiub":
+                raise ValueError(f"{name} are {arrays[name].dtype}, expected floats")
+            _check_finite(name, arrays[name], "row")
+    if "head_mask" in arrays:
+        heads = (text.num_hidden_layers, text.num_attention_heads)
+        arrays["head_mask"] = np.broadcast_to(arrays["head_mask"], heads)
+    if "attention_mask" in arrays:
+        mask = _checked_mask(arrays.pop("attention_mask"))
+        if not mask.all():  # nothing to hide otherwise, and attention is faster without a mask
+            arrays["attention_mask"] = mask
+    return TextInputs(**arrays, ends=None if family.ends is None else family.ends(ids, text))
+
+
+def as_numpy(name: str, value: Any) -> np.ndarray:
+    """A list, an array or another library's tensor as NumPy's array, without a copy where memory can be shared.
+
+    Tensors that require gradients, lie on a device or are bfloat16 are known by their methods, as PyTorch spells them.
+    Raises ValueError for ragged lists and for what is no array.
+    """
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        if "bfloat16" in str(value.dtype):
+            value = value.float()
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} is a list whose rows differ in length; pad them to one length") from None
+    except (TypeError, OverflowError, RuntimeError) as error:
+        raise ValueError(f"{name} cannot become an array: {' '.join(str(error).split())}") from None
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} is {type(value).__name__} {value!r:.60}, expected an array of numbers")
+    return array
+
+
+def _checked_ids(ids: np.ndarray, text: AnyTextConfig) -> np.ndarray:
+    if ids.dtype.kind not in "iu" or ids.ndim != 2 or not ids.size:
+        raise ValueError(f"input_ids are {ids.dtype} of shape {ids.shape}, expected integers of shape (texts, tokens)")
+    if ids.shape[1] > text.context_length:
+        raise ValueError(
+            f"input_ids hold {ids.shape[1]} tokens a text, the model's context has {text.context_length}; "
+            "truncate them, end token kept, as model.processor(text=...) does"
+        )
+    if ids.min() < 0 or ids.max() >= text.vocab_size:
+        row = int(np.flatnonzero(((ids < 0) | (ids >= text.vocab_size)).any(axis=1))[0])
+        bad = next(int(i) for i in ids[row] if not 0 <= i < text.vocab_size)
+        raise ValueError(
+            f"input_ids row {row} holds id {bad}, outside the config's vocabulary of {text.vocab_size}; "
+            "the tokenizer that made it is not this model's"
+        )
+    return ids.astype(np.int64, copy=False)
+
+
+def _check_shapes(arrays: dict[str, np.ndarray], text: AnyTextConfig) -> None:
+    shape = arrays["input_ids"].shape  # (b, t)
+    heads = (text.num_hidden_layers, text.num_attention_heads)
     expected = {
         "attention_mask": [shape],
         "position_ids": [shape, shape[1:], (1, *shape[1:])],
         "token_type_ids": [shape],
         "inputs_embeds": [(*shape, text.hidden_size)],
-        "head_mask": [(text.num_hidden_layers, text.num_attention_heads)],
+        "head_mask": [heads, heads[1:]],
     }
     for name, shapes in expected.items():
-        if name in inputs and tuple(inputs[name].shape) not in shapes:
-            raise ValueError(f"{name} has shape {tuple(inputs[name].shape)}, expected {shapes[0]}")
-    _check_rows("position_ids", inputs.get("position_ids"), text.max_position_embeddings)
-    _check_rows("token_type_ids", inputs.get("token_type_ids"), getattr(text, "type_vocab_size", 1))
-    return inputs
+        if name in arrays and arrays[name].shape not in shapes:
+            raise ValueError(f"{name} has shape {arrays[name].shape}, expected {shapes[0]}")
 
 
-def _as_array(name: str, value: Any) -> Any:
-    if not isinstance(value, list | tuple):
-        return value
-    try:
-        return np.asarray(value)
-    except ValueError:
-        raise ValueError(f"{name} is a list whose rows differ in length; pad them to one length") from None
+def _checked_mask(mask: np.ndarray) -> np.ndarray:
+    """The attention mask as booleans. One that is added to scores, as some libraries have it, is refused."""
+    if not np.isin(mask, (0, 1)).all():
+        bad = mask[~np.isin(mask, (0, 1))][0]
+        raise ValueError(f"attention_mask holds {bad}; it must be 1 for a token and 0 for padding")
+    return mask.astype(bool)
 
 
-def _check_ids(input_ids: np.ndarray, text: TextConfig | RobertaConfig) -> None:
-    if input_ids.dtype.kind not in "iu" or input_ids.ndim != 2 or not input_ids.size:
-        raise ValueError(
-            f"input_ids are {input_ids.dtype} of shape {input_ids.shape}, expected integers of shape (texts, tokens)"
-        )
-    if input_ids.shape[1] > text.context_length:
-        raise ValueError(
-            f"input_ids hold {input_ids.shape[1]} tokens a text, the model's context has {text.context_length}; "
-            "truncate them, end token kept, as model.processor(text=...) does"
-        )
-    if input_ids.min() < 0 or input_ids.max() >= text.vocab_size:
-        row = int(np.flatnonzero(((input_ids < 0) | (input_ids >= text.vocab_size)).any(axis=1))[0])
-        bad = next(int(i) for i in input_ids[row] if not 0 <= i < text.vocab_size)
-        raise ValueError(
-            f"input_ids row {row} holds id {bad}, outside the config's vocabulary of {text.vocab_size}; "
-            "the tokenizer that made it is not this model's"
-        )
-
-
-def _check_rows(name: str, indices: Any, rows: int) -> None:
-    """Raises ValueError where indices of a table name a row that it has not; negative ones would wrap in silence."""
-    if not isinstance(indices, np.ndarray):
-        return
+def _check_rows(name: str, indices: np.ndarray, rows: int) -> None:
+    """Raises ValueError where indices name a row that a table has not; negative ones would wrap in silence."""
     if indices.dtype.kind not in "iu":
         raise ValueError(f"{name} are {indices.dtype}, expected integers")
     if indices.size and not 0 <= indices.min() <= indices.max() < rows:
         bad = int(indices.min() if indices.min() < 0 else indices.max())
         raise ValueError(f"{name} hold {bad}, the model's table has rows 0 to {rows - 1}")
+
+
+def _check_finite(name: str, values: np.ndarray, what: str) -> None:
+    """Raises ValueError for NaN, infinity, and float64 numbers beyond what float32 can hold."""
+    largest = np.abs(values, dtype=values.dtype if values.dtype.kind == "f" else np.float64).max(initial=0.0)
+    if not largest <= np.finfo(np.float32).max:  # NaN compares false
+        flat = np.abs(values.reshape(len(values), -1).astype(np.float64))
+        row = int(np.flatnonzero(~(flat <= np.finfo(np.float32).max).all(axis=1))[0])
+        raise ValueError(f"{name} of {what} {row} hold NaN, infinity or numbers beyond float32; pass finite ones")

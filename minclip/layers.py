@@ -15,12 +15,12 @@ import numpy as np
 from minclip.weights import Weights
 
 Note = Callable[[str, np.ndarray], None]
-"""Told the name and value of a step as it is computed; how hidden states, attentions and a backend's
-disagreements are seen without a second copy of the forward pass."""
+"""Called with the name and value of each step as it is computed. So hidden states, attentions and the step at which
+two backends differ can be seen without a second copy of the forward pass."""
 
 
 def silent(name: str, value: np.ndarray) -> None:
-    """The note that nobody reads."""
+    """The note for when nobody is looking."""
 
 
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
@@ -56,37 +56,6 @@ def softmax(x: np.ndarray) -> np.ndarray:
 # --- activations (elementwise, one axis or more) ---------------------------------------------------------------------
 
 
-def erf(x: np.ndarray) -> np.ndarray:
-    """The error function. float64: the C library's, number by number; float32: a rational fit, 40 times as fast.
-
-    The fit is x P(x^2) / Q(x^2) with the largest error on [0, 3.92] made smallest (least squares, reweighted). At 3.91
-    it comes out as exactly 1 (erf is 1 - 3e-8 there), and so from there on. The largest error is 4e-7, absolute and
-    relative, that of evaluating the fit in float32.
-    """
-    if x.dtype == np.float64:
-        return np.array(np.frompyfunc(math.erf, 1, 1)(x), dtype=np.float64)
-    x = np.clip(x, -3.91, 3.91)
-    z = x * x
-    y = _polynomial(z, ERF_P)
-    y *= x
-    y /= _polynomial(z, ERF_Q)
-    return y
-
-
-ERF_P = (1.12837902, 0.192762238, 0.0530602521, 0.00386825418, 0.000287478559, 2.03475828e-06)
-ERF_Q = (1.0, 0.504162752, 0.115083878, 0.0151721465, 0.00118809905, 3.80708426e-05)
-
-
-def _polynomial(z: np.ndarray, coefficients: tuple[float, ...]) -> np.ndarray:
-    """c0 + c1 z + c2 z^2 + ..., by Horner's rule."""
-    *rest, last = coefficients
-    y = np.full_like(z, last)
-    for c in reversed(rest):
-        y *= z
-        y += z.dtype.type(c)
-    return y
-
-
 def gelu(x: np.ndarray) -> np.ndarray:
     """x Phi(x), Phi the standard normal's distribution function (Hendrycks and Gimpel 2016)."""
     flat = x.reshape(-1)
@@ -95,9 +64,6 @@ def gelu(x: np.ndarray) -> np.ndarray:
         block = flat[i : i + GELU_BLOCK]
         y[i : i + GELU_BLOCK] = block * (0.5 + 0.5 * erf(block * block.dtype.type(math.sqrt(0.5))))
     return y.reshape(x.shape)
-
-
-GELU_BLOCK = 65536  # numbers at a time, so that erf's temporaries stay in the cache: 2.5 times as fast
 
 
 def gelu_new(x: np.ndarray) -> np.ndarray:
@@ -312,3 +278,39 @@ def post_norm_block(
     y = mlp(x, w, ("intermediate.dense", "output.dense"), activation, note)
     note("fc2", y)
     return layer_norm(x + y, w["output.LayerNorm.weight"], w["output.LayerNorm.bias"], eps)
+
+
+# --- numerical detail ----------------------------------------------------------------------------------------------
+
+GELU_BLOCK = 65536  # numbers at a time, so that erf's temporaries stay in the cache: 2.5 times as fast
+
+
+def erf(x: np.ndarray) -> np.ndarray:
+    """The error function. float64: the C library's, number by number; float32: a rational fit, 40 times as fast.
+
+    The fit is x P(x^2) / Q(x^2) with the largest error on [0, 3.92] made smallest (least squares, reweighted). At 3.91
+    it comes out as exactly 1 (erf is 1 - 3e-8 there), and so from there on. The largest error is 4e-7, absolute and
+    relative, that of evaluating the fit in float32.
+    """
+    if x.dtype == np.float64:
+        return np.array(np.frompyfunc(math.erf, 1, 1)(x), dtype=np.float64)
+    x = np.clip(x, -3.91, 3.91)
+    z = x * x
+    y = _polynomial(z, ERF_P)
+    y *= x
+    y /= _polynomial(z, ERF_Q)
+    return y
+
+
+ERF_P = (1.12837902, 0.192762238, 0.0530602521, 0.00386825418, 0.000287478559, 2.03475828e-06)
+ERF_Q = (1.0, 0.504162752, 0.115083878, 0.0151721465, 0.00118809905, 3.80708426e-05)
+
+
+def _polynomial(z: np.ndarray, coefficients: tuple[float, ...]) -> np.ndarray:
+    """c0 + c1 z + c2 z^2 + ..., by Horner's rule."""
+    *rest, last = coefficients
+    y = np.full_like(z, last)
+    for c in reversed(rest):
+        y *= z
+        y += z.dtype.type(c)
+    return y

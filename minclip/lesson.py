@@ -19,7 +19,7 @@ from minclip.config import Config
 from minclip.contrastive import logits_per_image, probabilities, unit
 from minclip.gradients.passes import forward
 from minclip.gradients.training import AdamW, train
-from minclip.images.image import ImageProcessor
+from minclip.images import ImageProcessor
 from minclip.shapes import expected_shapes
 from minclip.tokenizers.bpe import BPETokenizer
 from minclip.weights import Weights

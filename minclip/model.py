@@ -2,49 +2,33 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from minclip import checkpoints
-from minclip.backend import Towers, get_backend
-from minclip.checkpoints import sources
-from minclip.config import Config, TextConfig
+from minclip import checkpoints, classification
+from minclip.backend import BackendArray, PreparesPixels, Towers, get_backend
+from minclip.config import Config
 from minclip.contrastive import contrastive_loss, logits_per_image, probabilities, unit
 from minclip.errors import BackendError, CheckpointError, ConfigError, ImageError
-from minclip.images.image import ImageSource
-from minclip.inputs import IMAGE_INPUTS, TEXT_INPUTS, checked_pixels, checked_text, inputs_of
-from minclip.notice import announce_bundled
+from minclip.images import ImageSource, is_batch, stack
+from minclip.initialization import initial_weights
+from minclip.inputs import ImageInputs, TextInputs, as_numpy, image_inputs, split_inputs, text_inputs
+from minclip.outputs import ClassifierOutput, ModelOutput, TowerOutput
 from minclip.pipeline import Progress, batched
 from minclip.processor import Processor, prepared
 from minclip.ranking import Ranking, checked_labels, checked_templates, rank, templated
-from minclip.towers import TowerOutput
 from minclip.weights import Weights
 
-
-@dataclass(frozen=True)
-class ModelOutput:
-    """b images, n texts, p width of the shared space. All arrays are NumPy's.
-
-    image_embeds (b, p) and text_embeds (n, p) have unit length. loss only where it was asked for.
-    """
-
-    logits_per_image: np.ndarray  # (b, n)
-    logits_per_text: np.ndarray  # (n, b)
-    image_embeds: np.ndarray
-    text_embeds: np.ndarray
-    vision_model_output: TowerOutput
-    text_model_output: TowerOutput
-    loss: float | None = None
+Source = TypeVar("Source", bound=ImageSource)
 
 
 class Model:
-    """A loaded checkpoint. Get one with `minclip.load`."""
+    """A loaded checkpoint. Get one with `minclip.load`, or with random weights from `Model.from_config`."""
 
     def __init__(self, config: Config, weights: Weights, processor: Processor, towers: Towers, source: str) -> None:
         self.config = config
@@ -53,11 +37,51 @@ class Model:
         self.towers = towers
         self.source = source
 
+    @classmethod
+    def from_config(
+        cls,
+        config: Config,
+        *,
+        seed: int = 0,
+        backend: str = "numpy",
+        device: str | None = None,
+        dtype: str | None = None,
+        **options: object,
+    ) -> Model:
+        """A model with random weights, drawn as the config's initializer_range and initializer_factor say.
+
+        It has CLIP's image processor and no tokenizer. backend, device, dtype, options: as for `minclip.load`.
+        """
+        weights = initial_weights(config, seed)
+        towers = get_backend(backend).build(config, weights, device=device, dtype=dtype, **options)
+        return cls(config, weights, Processor.for_config(config), towers, f"<{config.model_type}, random weights>")
+
     def __repr__(self) -> str:
-        return f"<minclip.Model {self.source}: {self.config.model_type}, {' and '.join(self.config.towers)} tower>"
+        towers = " and ".join(self.config.towers)
+        return f"<minclip.Model {self.source}: {self.config.model_type}, {towers} tower, {type(self.towers).__name__}>"
 
     # --- answers ---------------------------------------------------------------------------------------------------
 
+    @overload
+    def zero_shot(
+        self,
+        image: Source,
+        labels: Sequence[str],
+        *,
+        template: str | Sequence[str] | None = None,
+        top_k: int | None = None,
+        batch_size: int = 32,
+    ) -> Ranking: ...
+    @overload
+    def zero_shot(
+        self,
+        image: list[Source] | tuple[Source, ...],
+        labels: Sequence[str],
+        *,
+        template: str | Sequence[str] | None = None,
+        top_k: int | None = None,
+        batch_size: int = 32,
+    ) -> list[Ranking]: ...
     def zero_shot(
         self,
         image: ImageSource | Sequence[ImageSource],
@@ -66,7 +90,7 @@ class Model:
         template: str | Sequence[str] | None = None,
         top_k: int | None = None,
         batch_size: int = 32,
-    ) -> Any:
+    ) -> Ranking | list[Ranking]:
         """Rank labels for an image, best first, by softmax over the scaled cosines (Radford et al. 2021, section 3.1).
 
         image: anything `minclip.images` opens gives a `Ranking`, a list of them a list of those. labels: used as they
@@ -76,8 +100,9 @@ class Model:
         """
         found = checked_labels(labels)
         label_embeds = self.label_embeds(found, template)
-        rankings = self.rank(self.encode_image(image, batch_size=batch_size), found, label_embeds, top_k=top_k)
-        return rankings if _is_batch(image) else rankings[0]
+        image_embeds = self._encode_images(image, self._unit_image_embeds, batch_size=batch_size)
+        rankings = self.rank(self.towers.to_numpy(image_embeds), found, label_embeds, top_k=top_k)
+        return rankings if is_batch(image) else rankings[0]
 
     def label_embeds(self, labels: Sequence[str], template: str | Sequence[str] | None = None) -> np.ndarray:
         """Unit vectors of the labels (n, p): of each the mean over the templates, renormalized."""
@@ -90,22 +115,54 @@ class Model:
     ) -> list[Ranking]:
         """A ranking of the labels for each image, from unit vectors (b, p) and (n, p): what zero_shot ends with."""
         scores = probabilities(logits_per_image(image_embeds, label_embeds, self.logit_scale))  # (b, n)
-        return [rank(labels, row, top_k) for row in scores]
+        return [rank(labels, row, top_k) for row in self._finite("probabilities", scores)]
 
+    @overload
+    def classify(self, images: Source, *, top_k: int | None = None, batch_size: int = 32) -> Ranking: ...
+    @overload
+    def classify(
+        self, images: list[Source] | tuple[Source, ...], *, top_k: int | None = None, batch_size: int = 32
+    ) -> list[Ranking]: ...
     def classify(
         self, images: ImageSource | Sequence[ImageSource], *, top_k: int | None = None, batch_size: int = 32
-    ) -> Any:
+    ) -> Ranking | list[Ranking]:
         """Rank the classes of the checkpoint's own image-classification head: a `Ranking`, or a list of them.
 
-        Raises CheckpointError where the checkpoint has no such head.
+        Scores by the config's problem_type: softmax for one label of many, the sigmoid of each for several or for a
+        single class, the number itself for regression. Raises CheckpointError where there is no such head.
         """
         if not self.config.is_classifier:
             raise CheckpointError(f"{self.source} has no image-classification head; use zero_shot with labels of yours")
-        rows = self._encode_images(images, lambda out: out.logits, batch_size=batch_size, progress=False)
+        logits = self._encode_images(images, lambda out: out.logits, batch_size=batch_size)
+        rows = classification.scores(self.towers.to_numpy(logits), self.config.problem_type)
         labels = [self.config.id2label.get(i, f"LABEL_{i}") for i in range(rows.shape[1])]
-        rankings = [rank(labels, row, top_k) for row in probabilities(rows)]
-        return rankings if _is_batch(images) else rankings[0]
+        rankings = [rank(labels, row, top_k) for row in self._finite("scores", rows)]
+        return rankings if is_batch(images) else rankings[0]
 
+    @overload
+    def encode_image(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        *,
+        batch_size: int = 32,
+        progress: bool = False,
+        workers: int | None = None,
+        resize_on_device: bool = False,
+        on_error: Callable[[int, ImageError], None] | None = None,
+        native: Literal[False] = False,
+    ) -> np.ndarray: ...
+    @overload
+    def encode_image(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        *,
+        batch_size: int = 32,
+        progress: bool = False,
+        workers: int | None = None,
+        resize_on_device: bool = False,
+        on_error: Callable[[int, ImageError], None] | None = None,
+        native: Literal[True],
+    ) -> BackendArray: ...
     def encode_image(
         self,
         images: ImageSource | Sequence[ImageSource],
@@ -116,68 +173,145 @@ class Model:
         resize_on_device: bool = False,
         on_error: Callable[[int, ImageError], None] | None = None,
         native: bool = False,
-    ) -> Any:
+    ) -> np.ndarray | BackendArray:
         """Embed images: float32 (n, projection_dim), unit length, in the order given; float64 where computed in it.
 
-        Pictures are decoded and resized in `workers` threads ahead of the towers; resize_on_device leaves the resize
-        to the backend (the same bytes, for a device faster at it than the threads). on_error: told the index of an
-        image that cannot be read and why; that image is left out and the rest goes on. Without it the first ImageError
-        is raised. native: return the backend's own array, left where it is, instead of NumPy's.
+        Images are decoded and resized in `workers` threads ahead of the towers; resize_on_device leaves the resize
+        to the backend (the same bytes, for a device faster at it than the threads). on_error: called with the index of
+        an image that cannot be read and the reason; that image is left out and the rest goes on. Without it the first
+        ImageError is raised. native: return the backend's own array, left where it is, instead of NumPy's.
         Where the device runs out of memory, the BackendError's `finished` holds the rows of the batches done before.
         """
-        return self._encode_images(
+        rows = self._encode_images(
             images,
-            lambda out: self.towers.unit(self._embeds(out, "image")),
+            self._unit_image_embeds,
             batch_size=batch_size,
             progress=progress,
             workers=workers,
             resize_on_device=resize_on_device,
             on_error=on_error,
-            native=native,
         )
+        return rows if native else self._finite("image embeddings", self.towers.to_numpy(rows))
 
+    @overload
+    def encode_text(
+        self,
+        texts: str | Sequence[str],
+        *,
+        batch_size: int = 256,
+        progress: bool = False,
+        native: Literal[False] = False,
+    ) -> np.ndarray: ...
+    @overload
+    def encode_text(
+        self, texts: str | Sequence[str], *, batch_size: int = 256, progress: bool = False, native: Literal[True]
+    ) -> BackendArray: ...
     def encode_text(
         self, texts: str | Sequence[str], *, batch_size: int = 256, progress: bool = False, native: bool = False
-    ) -> Any:
+    ) -> np.ndarray | BackendArray:
         """Embed texts: float32 (n, projection_dim), unit length. `native` as for `encode_image`."""
-        self._require("text")
+        self._ready("text")
+        if not isinstance(texts, Iterable):
+            raise ValueError(f"texts must be a str or a sequence of them, not {texts!r:.60}")
         batch = [texts] if isinstance(texts, str) else list(texts)
         if not batch:
             raise ValueError("texts is empty; pass at least one text")
         _check_batch_size(batch_size)
 
-        def embed(part: Sequence[str]) -> Any:
+        def embed(part: Sequence[str]) -> BackendArray:
             inputs = self.processor(text=part)
-            if isinstance(self.config.text_config, TextConfig):
+            if self.config.family.causal:
                 del inputs["attention_mask"]  # the padding is on the right, where a causal tower never looks
-            return self.towers.unit(self._embeds(self._text(**inputs), "text"))
+            return self.towers.unit(self._embeds(self._text(inputs), "text"))
 
         bar = Progress("texts", len(batch), show=progress)
-        return self._collect(map(embed, batched(batch, batch_size)), bar, native)
+        rows = self._collect(map(embed, batched(batch, batch_size)), bar)
+        return rows if native else self._finite("text embeddings", self.towers.to_numpy(rows))
 
     # --- the towers, as they are -----------------------------------------------------------------------------------
 
+    @overload
     def __call__(
         self,
         *,
+        input_ids: ArrayLike | None = None,
+        pixel_values: ArrayLike | None = None,
+        attention_mask: ArrayLike | None = None,
+        position_ids: ArrayLike | None = None,
+        token_type_ids: ArrayLike | None = None,
+        inputs_embeds: ArrayLike | None = None,
+        head_mask: ArrayLike | None = None,
+        interpolate_pos_encoding: bool = False,
+        labels: None = None,
         return_loss: bool = False,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
-        **inputs: Any,
-    ) -> ModelOutput:
-        """Run both towers on what `processor` made: pixel_values (b, 3, h, w), input_ids and attention_mask (n, t).
+    ) -> ModelOutput: ...
+    @overload
+    def __call__(
+        self,
+        *,
+        input_ids: ArrayLike | None = None,
+        pixel_values: ArrayLike | None = None,
+        attention_mask: ArrayLike | None = None,
+        position_ids: ArrayLike | None = None,
+        token_type_ids: ArrayLike | None = None,
+        inputs_embeds: ArrayLike | None = None,
+        head_mask: ArrayLike | None = None,
+        interpolate_pos_encoding: bool = False,
+        labels: ArrayLike,
+        return_loss: bool = False,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> ClassifierOutput: ...
+    def __call__(
+        self,
+        *,
+        input_ids: ArrayLike | None = None,
+        pixel_values: ArrayLike | None = None,
+        attention_mask: ArrayLike | None = None,
+        position_ids: ArrayLike | None = None,
+        token_type_ids: ArrayLike | None = None,
+        inputs_embeds: ArrayLike | None = None,
+        head_mask: ArrayLike | None = None,
+        interpolate_pos_encoding: bool = False,
+        labels: ArrayLike | None = None,
+        return_loss: bool = False,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> ModelOutput | ClassifierOutput:
+        """Run both towers on what `processor` makes, and compare them: a `ModelOutput`.
 
-        Also position_ids, token_type_ids and interpolate_pos_encoding (images of other sizes than the config's).
-        return_loss: the contrastive loss, of as many texts as images. Raises ValueError naming what does not fit.
+        A classifier runs its only tower and gives a `ClassifierOutput`, with or without labels.
+
+        b images, n texts, t tokens, d width of the text tower. pixel_values (b, 3, height, width) floats; input_ids
+        (n, t) integers; attention_mask (n, t), 1 for a token and 0 for padding; position_ids (t,) or (n, t);
+        token_type_ids (n, t); inputs_embeds (n, t, d); head_mask (layers, heads) or (heads,).
+        interpolate_pos_encoding: take images of another size than the config's. labels: of a classifier, see
+        `minclip.classification.loss`. return_loss: the contrastive loss, of as many texts as images.
+        Raises ValueError naming what does not fit.
         """
         record = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
-        pixels, texts = inputs_of(inputs, IMAGE_INPUTS), inputs_of(inputs, TEXT_INPUTS)
-        if "input_ids" not in texts and "inputs_embeds" not in texts:  # said before the other tower has run for nothing
+        pixels = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
+        if self.config.is_classifier:
+            return self._classified(self._as_numpy(self._vision(pixels, **record)), labels)
+        if labels is not None:
+            raise ValueError(f"labels are for image classifiers, which {self.source} is not; pass return_loss=True")
+        if input_ids is None and inputs_embeds is None:  # checked before the other tower has run for nothing
             raise ValueError("input_ids is missing; make them with model.processor(text=...)")
-        vision = self._vision(**pixels, **record)
-        text = self._text(**texts, **record)
-        embeds = [self.towers.unit(self._embeds(out, kind)) for out, kind in ((vision, "image"), (text, "text"))]
-        image_embeds, text_embeds = map(self.towers.to_numpy, embeds)
+        texts = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "token_type_ids": token_type_ids,
+            "inputs_embeds": inputs_embeds,
+            "head_mask": head_mask,
+        }
+        vision, text = self._vision(pixels, **record), self._text(texts, **record)
+        image_embeds, text_embeds = (
+            self._finite(f"{kind} embeddings", self.towers.to_numpy(self.towers.unit(self._embeds(output, kind))))
+            for kind, output in (("image", vision), ("text", text))
+        )
         logits = logits_per_image(image_embeds, text_embeds, self.logit_scale)
         return ModelOutput(
             logits_per_image=logits,
@@ -189,21 +323,39 @@ class Model:
             loss=contrastive_loss(logits) if return_loss else None,
         )
 
-    def get_image_features(self, **inputs: Any) -> np.ndarray:
-        """The projected image embeddings (b, p), not normalized. Text inputs beside them are left aside."""
-        return self.towers.to_numpy(self._embeds(self._vision(**inputs_of(inputs, IMAGE_INPUTS)), "image"))
+    def get_image_features(
+        self, *, output_hidden_states: bool = False, output_attentions: bool = False, **inputs: ArrayLike
+    ) -> np.ndarray | TowerOutput:
+        """The projected image embeddings (b, p), not normalized, of pixel_values. Text inputs beside them are ignored.
 
-    def get_text_features(self, **inputs: Any) -> np.ndarray:
-        """The projected text embeddings (n, p), not normalized. Image inputs beside them are left aside."""
-        return self.towers.to_numpy(self._embeds(self._text(**inputs_of(inputs, TEXT_INPUTS)), "text"))
+        Where hidden states or attentions are asked for, the whole `TowerOutput`, whose `embeds` these are.
+        """
+        output = self._vision(split_inputs(inputs)[1], output_hidden_states, output_attentions)
+        return self._features(output, "image", output_hidden_states or output_attentions)
 
-    def vision_tower(self, **inputs: Any) -> TowerOutput:
+    def get_text_features(
+        self, *, output_hidden_states: bool = False, output_attentions: bool = False, **inputs: ArrayLike
+    ) -> np.ndarray | TowerOutput:
+        """The projected text embeddings (n, p), not normalized, of input_ids. Image inputs beside them are ignored.
+
+        Where hidden states or attentions are asked for, the whole `TowerOutput`, whose `embeds` these are.
+        """
+        output = self._text(split_inputs(inputs)[0], output_hidden_states, output_attentions)
+        return self._features(output, "text", output_hidden_states or output_attentions)
+
+    def vision_tower(
+        self, *, output_hidden_states: bool = False, output_attentions: bool = False, **inputs: ArrayLike
+    ) -> TowerOutput:
         """The vision tower alone, projection or not. Takes what `__call__` takes of images; NumPy arrays."""
-        return self._as_numpy(self._vision(**inputs))
+        given = _only(split_inputs(dict(inputs)), 1)
+        return self._as_numpy(self._vision(given, output_hidden_states, output_attentions))
 
-    def text_tower(self, **inputs: Any) -> TowerOutput:
+    def text_tower(
+        self, *, output_hidden_states: bool = False, output_attentions: bool = False, **inputs: ArrayLike
+    ) -> TowerOutput:
         """The text tower alone, projection or not. Takes what `__call__` takes of texts; NumPy arrays."""
-        return self._as_numpy(self._text(**inputs))
+        given = _only(split_inputs(dict(inputs)), 0)
+        return self._as_numpy(self._text(given, output_hidden_states, output_attentions))
 
     @property
     def logit_scale(self) -> float:
@@ -213,31 +365,48 @@ class Model:
         return float(self.weights["logit_scale"].reshape(()))
 
     def save(self, folder: str | Path) -> None:
-        """Write a checkpoint folder that minclip and Transformers open: config, weights as stored, processor files."""
-        checkpoints.save(folder, self.config, self.weights)
-        self.processor.save(folder)
+        """Write a checkpoint folder that minclip and Transformers open: config, weights as stored, processor files.
+
+        All files take their places together, and no other file is touched. Raises CheckpointError or TokenizerError
+        where the folder holds parts of another checkpoint, or writing fails.
+        """
+        checkpoints.save(folder, self.config, self.weights, self.processor.files(folder))
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
-    def _vision(self, pixel_values: Any = None, interpolate_pos_encoding: bool = False, **record: Any) -> TowerOutput:
-        self._require("vision")
-        pixels = checked_pixels(pixel_values, self.config, interpolate_pos_encoding)
-        return self.towers.vision(pixels, interpolate_pos_encoding=interpolate_pos_encoding, **record)
+    def _vision(
+        self, given: dict[str, Any], output_hidden_states: bool = False, output_attentions: bool = False
+    ) -> TowerOutput:
+        self._ready("vision")
+        inputs = image_inputs(self.config, **given)
+        return self.towers.vision(
+            inputs, output_hidden_states=output_hidden_states, output_attentions=output_attentions
+        )
 
-    def _text(self, **inputs: Any) -> TowerOutput:
-        self._require("text")
-        record = {name: inputs.pop(name) for name in tuple(inputs) if name not in TEXT_INPUTS}
-        checked = {"input_ids": None, **checked_text(inputs, self.config)}
-        return self.towers.text(**checked, **record)
+    def _text(
+        self, given: dict[str, Any], output_hidden_states: bool = False, output_attentions: bool = False
+    ) -> TowerOutput:
+        self._ready("text")
+        inputs: TextInputs[np.ndarray] = text_inputs(self.config, **given)
+        return self.towers.text(inputs, output_hidden_states=output_hidden_states, output_attentions=output_attentions)
 
-    def _require(self, tower: str) -> None:
+    def _classified(self, output: TowerOutput, labels: ArrayLike | None) -> ClassifierOutput:
+        logits = self._finite("logits", output.logits)
+        loss = None
+        if labels is not None:
+            loss = classification.loss(logits, as_numpy("labels", labels), self.config.problem_type)
+        return ClassifierOutput(logits, loss, output.hidden_states, output.attentions)
+
+    def _ready(self, tower: str) -> None:
+        """Raises CheckpointError where there is no such tower, or the mapped weights have changed since loading."""
+        self.weights.check_unchanged()
         if tower not in self.config.towers:
             raise CheckpointError(
                 f"{self.source} holds no {tower} tower, only {' and '.join(self.config.towers)}; "
                 "load a checkpoint of the whole model"
             )
 
-    def _embeds(self, output: TowerOutput, kind: str) -> Any:
+    def _embeds(self, output: TowerOutput, kind: str) -> BackendArray:
         if output.embeds is None:
             raise CheckpointError(
                 f"{self.source} has no {kind} projection, so there are no {kind} embeddings; "
@@ -245,31 +414,38 @@ class Model:
             )
         return output.embeds
 
+    def _features(self, output: TowerOutput, kind: str, whole: bool) -> np.ndarray | TowerOutput:
+        rows = self._finite(f"{kind} features", self.towers.to_numpy(self._embeds(output, kind)))
+        return self._as_numpy(output) if whole else rows
+
+    def _unit_image_embeds(self, output: TowerOutput) -> BackendArray:
+        return self.towers.unit(self._embeds(output, "image"))
+
     def _encode_images(
         self,
         images: ImageSource | Sequence[ImageSource],
-        head: Callable[[TowerOutput], Any],
+        head: Callable[[TowerOutput], BackendArray],
         *,
         batch_size: int,
-        progress: bool,
+        progress: bool = False,
         workers: int | None = None,
         resize_on_device: bool = False,
         on_error: Callable[[int, ImageError], None] | None = None,
-        native: bool = False,
-    ) -> Any:
-        """Decode ahead, run batch by batch, convert once at the end."""
-        self._require("vision")
-        batch: Sequence[ImageSource] = images if _is_batch(images) else [images]  # type: ignore[assignment, list-item]
+    ) -> BackendArray:
+        """Decode ahead, run batch by batch, join at the end."""
+        self._ready("vision")
+        batch: Sequence[ImageSource] = images if is_batch(images) else [images]  # type: ignore[assignment, list-item]
         if not len(batch):
             raise ValueError("images is empty; pass at least one image")
         _check_batch_size(batch_size)
         bar = Progress("images", len(batch), show=progress)
-        processor = self.processor.image_processor
+        processor, towers = self.processor.image_processor, self.towers
+        resize = not (resize_on_device and isinstance(towers, PreparesPixels))
 
-        def embed_all() -> Iterator[Any]:
+        def embed_all() -> Iterator[BackendArray]:
             pending: list[np.ndarray] = []
-            depth = 0 if resize_on_device else 2 * batch_size  # whole photographs are too large to hold many
-            for index, pixels in prepared(batch, processor, workers=workers, depth=depth, resize=not resize_on_device):
+            depth = 2 * batch_size if resize else 0  # whole photographs are too large to hold many
+            for index, pixels in prepared(batch, processor, workers=workers, depth=depth, resize=resize):
                 if isinstance(pixels, np.ndarray):
                     pending.append(pixels)
                 elif on_error is not None:
@@ -278,25 +454,28 @@ class Model:
                 else:
                     raise ImageError(f"images[{index}]: {pixels}") if len(batch) > 1 else pixels
                 if pending and (len(pending) == batch_size or index == len(batch) - 1):
-                    values = self.towers.pixel_values(pending, processor, resized=not resize_on_device)
+                    if isinstance(towers, PreparesPixels):
+                        values = towers.pixel_values(pending, processor, resized=resize)
+                    else:
+                        values = processor.normalize(stack(pending))
                     self._check_processor(tuple(values.shape[2:]))
-                    yield head(self._vision(values))
+                    yield head(towers.vision(ImageInputs(values)))
                     pending = []
 
-        return self._collect(embed_all(), bar, native)
+        return self._collect(embed_all(), bar)
 
     def _check_processor(self, made: tuple[int, ...]) -> None:
-        """Raises ConfigError where the image processor makes pictures that the vision tower does not take."""
+        """Raises ConfigError where the image processor makes images that the vision tower does not take."""
         side = self.config.vision_config.image_size if self.config.vision_config else 0
         if made != (side, side):
             raise ConfigError(
                 f"{self.source}: preprocessor_config.json makes images of {made[0]}x{made[1]}, the vision tower takes "
-                f"{side}x{side}; mend its crop_size, or call the model itself with interpolate_pos_encoding=True"
+                f"{side}x{side}; correct its crop_size, or call the model itself with interpolate_pos_encoding=True"
             )
 
-    def _collect(self, parts: Iterable[Any], bar: Progress, native: bool) -> Any:
+    def _collect(self, parts: Iterable[BackendArray], bar: Progress) -> BackendArray:
         """Gather the batches' rows; where one fails for want of memory, hand out those before it with the error."""
-        done: list[Any] = []
+        done: list[BackendArray] = []
         try:
             for part in parts:
                 done.append(part)
@@ -308,8 +487,17 @@ class Model:
             bar.close()
         if not done:  # every image was left out
             return np.zeros((0, self.config.projection_dim), np.float32)
-        rows = self.towers.join(done)
-        return rows if native else self.towers.to_numpy(rows)
+        return self.towers.join(done)
+
+    def _finite(self, what: str, rows: np.ndarray) -> np.ndarray:
+        """The rows (n, p), or CheckpointError where one holds NaN or infinity: no answer is better than a wrong one."""
+        if not np.isfinite(rows).all():
+            bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim))))[0])
+            raise CheckpointError(
+                f"{self.source}: the {what} of row {bad} hold NaN or infinity; either the weights do (minclip info "
+                "--check tells), or they overflow in half precision (dtype='float32' does not)"
+            )
+        return rows
 
     def _as_numpy(self, output: TowerOutput) -> TowerOutput:
         def convert(value: Any) -> Any:
@@ -317,78 +505,16 @@ class Model:
                 return tuple(map(convert, value))
             return None if value is None else self.towers.to_numpy(value)
 
-        return replace(output, **{name: convert(value) for name, value in vars(output).items()})
+        return replace(output, **{f.name: convert(getattr(output, f.name)) for f in fields(output)})
 
 
-def load(
-    source: str | Path | None = None,
-    *,
-    backend: str = "numpy",
-    device: str | None = None,
-    dtype: str | None = None,
-    **options: Any,
-) -> Model:
-    """Load a checkpoint.
-
-    source: a checkpoint folder, a hub id "org/name" (only then is the network touched; needs `minclip[hub]`), or a
-    bundled name; None is the bundled "mini-metaclip-2". backend, device, dtype: see `minclip.backends()`; None is the
-    backend's default. NumPy computes in "float32" or "float64", and with None leaves half-precision weights at half
-    the memory. options: the backend's own.
-    Raises CheckpointError, ConfigError, TokenizerError or BackendError, one line each; never a partial model.
-
-    The bundled models know drawn pictures, not photographs. The first one loaded in a process says so in one line on
-    stderr, by way of the logger "minclip": `logging.getLogger("minclip").setLevel("ERROR")` silences it.
-    """
-    factory = get_backend(backend)
-    path = checkpoints.locate(source)
-    config, weights = checkpoints.read(path)
-    folder = path if path.is_dir() else path.parent
-    processor = Processor.from_folder(folder, config)
-    towers = factory.build(config, weights, device=device, dtype=dtype, **options)
-    if folder.parent == sources.BUNDLED:
-        announce_bundled(folder.name)
-    return Model(config, weights, processor, towers, str(source or sources.DEFAULT))
-
-
-@lru_cache(maxsize=1)
-def _load_once(source: str | Path | None, state: object, backend: str, device: str | None, dtype: str | None) -> Model:
-    """`load`, remembered while `state` stays as it is."""
-    return load(source, backend=backend, device=device, dtype=dtype)
-
-
-def _state(source: str | Path | None) -> object:
-    """Which folder a source names now, and when its files were written; None for what is no folder."""
-    folder = sources.BUNDLED / sources.DEFAULT if source is None else source
-    if not os.path.isdir(folder):
-        return None
-    return os.path.realpath(folder), tuple(sorted((file.name, file.stat().st_mtime_ns) for file in os.scandir(folder)))
-
-
-def zero_shot(
-    image: ImageSource | Sequence[ImageSource],
-    labels: Sequence[str],
-    *,
-    model: str | Path | Model | None = None,
-    template: str | Sequence[str] | None = None,
-    top_k: int | None = None,
-    backend: str = "numpy",
-    device: str | None = None,
-    dtype: str | None = None,
-) -> Any:
-    """Rank labels for an image, best first, or for each of a list: `load(model, ...).zero_shot(image, labels, ...)`.
-
-    model: as for `load`, which says what the bundled default knows; or a Model. The model loaded last is kept, so that
-    calls in a row load it once; a folder that has changed is loaded again.
-    """
-    if not isinstance(model, Model):
-        model = _load_once(model, _state(model), backend, device, dtype)
-    return model.zero_shot(image, labels, template=template, top_k=top_k)
-
-
-def _is_batch(images: Any) -> bool:
-    return isinstance(images, list | tuple) or (isinstance(images, np.ndarray) and images.ndim == 4)
+def _only(split: tuple[dict[str, Any], dict[str, Any]], tower: int) -> dict[str, Any]:
+    """One tower's share of the inputs. Raises ValueError where there is something for the other."""
+    if split[1 - tower]:
+        raise ValueError(f"this tower takes no {', '.join(split[1 - tower])}")
+    return split[tower]
 
 
 def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
+from PIL import Image
 
+from minclip.backend import BackendArray
+from minclip.checkpoints import open_clip
 from minclip.config import Config
 from minclip.errors import ConfigError, ImageError, TokenizerError
-from minclip.images.image import ImageProcessor, ImageSource, open_image, read_json
+from minclip.files import replacing_together
+from minclip.images import ImageProcessor, ImageSource
 from minclip.pipeline import ahead, default_workers
 from minclip.tokenizers import find_tokenizer
-from minclip.tokenizers.batch import Tokenizer
+from minclip.tokenizers.batch import Padding, Tokenizer
 
 
 class Processor:
@@ -26,92 +31,158 @@ class Processor:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer | None, image_processor: ImageProcessor, *, context_length: int, folder: Path
+        self, tokenizer: Tokenizer | None, image_processor: ImageProcessor, *, context_length: int, missing: str = ""
     ) -> None:
         self._tokenizer = tokenizer
-        self._folder = folder
+        self._missing = missing
         self.image_processor = image_processor
         self.context_length = context_length
 
     @classmethod
-    def from_folder(cls, folder: Path, config: Config) -> Processor:
-        """Read the files beside the weights. Raises TokenizerError or ConfigError where one is broken."""
-        text, vision = config.text_config, config.vision_config
+    def for_config(cls, config: Config) -> Processor:
+        """CLIP's own image processor with the sides of the config's image_size, and no tokenizer."""
+        missing = "this model was made from a config and has no tokenizer; give it input_ids"
+        length = 0 if config.text_config is None else config.text_config.context_length
+        return cls(None, _default_image_processor(config), context_length=length, missing=missing)
+
+    @classmethod
+    def from_checkpoint(cls, path: Path, config: Config) -> Processor:
+        """Read the files beside the weights. path: a checkpoint folder, or a lone weight file.
+
+        Raises TokenizerError or ConfigError where one is broken.
+        """
+        folder, text = path if path.is_dir() else path.parent, config.text_config
         tokenizer = find_tokenizer(folder) if "text" in config.towers else None
-        side = 224 if vision is None else vision.image_size
-        image_processor = ImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
         if any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
             image_processor = ImageProcessor.from_folder(folder)
-        elif (folder / "open_clip_config.json").is_file():
-            image_processor = _open_clip_processor(folder / "open_clip_config.json", side)
+        else:
+            image_processor = _default_image_processor(config)
+            try:
+                image_processor = image_processor.replace(**open_clip.image_processor_fields(path))
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {error}") from None
         length = 0 if text is None else text.context_length
         if tokenizer is not None and text is not None:
             length = min(length, tokenizer.max_length)
-            frame = max(tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
-            if frame >= text.vocab_size:
-                raise TokenizerError(
-                    f"{folder}: the tokenizer frames texts with id {frame}, and config.json says vocab_size "
-                    f"{text.vocab_size}; these files are not of one checkpoint"
-                )
-        return cls(tokenizer, image_processor, context_length=length, folder=folder)
+            try:
+                tokenizer.check_vocabulary(text.vocab_size)
+            except TokenizerError as error:
+                raise TokenizerError(f"{folder}: {error}") from None
+        missing = (
+            f"{folder} has no tokenizer files, so it takes ids but no text; put this checkpoint's own "
+            f"({config.family.tokenizer_files}) beside its weights"
+        )
+        return cls(tokenizer, image_processor, context_length=length, missing=missing)
+
+    def __repr__(self) -> str:
+        tokenizer = self._tokenizer if self._tokenizer is not None else "no tokenizer"
+        return f"<Processor: {tokenizer}, at most {self.context_length} tokens; {self.image_processor}>"
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer. Raises TokenizerError where its folder has none."""
         if self._tokenizer is None:
-            raise TokenizerError(
-                f"{self._folder} has no tokenizer files, so it takes ids but no text; put vocab.json and merges.txt, "
-                "tokenizer.json or a SentencePiece .model of this checkpoint beside its config.json"
-            )
+            raise TokenizerError(self._missing)
         return self._tokenizer
 
+    @overload
     def __call__(
         self,
         text: str | Sequence[str] | None = None,
         images: ImageSource | Sequence[ImageSource] | None = None,
         *,
-        padding: Any = "longest",
+        padding: Padding = "longest",
         truncation: bool = True,
+        max_length: int | None = None,
+        return_tensors: Literal["np"] | None = None,
         **image_overrides: Any,
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, np.ndarray]: ...
+    @overload
+    def __call__(
+        self,
+        text: str | Sequence[str] | None = None,
+        images: ImageSource | Sequence[ImageSource] | None = None,
+        *,
+        padding: Padding = "longest",
+        truncation: bool = True,
+        max_length: int | None = None,
+        return_tensors: Literal["pt"],
+        **image_overrides: Any,
+    ) -> dict[str, BackendArray]: ...
+    def __call__(
+        self,
+        text: str | Sequence[str] | None = None,
+        images: ImageSource | Sequence[ImageSource] | None = None,
+        *,
+        padding: Padding = "longest",
+        truncation: bool = True,
+        max_length: int | None = None,
+        return_tensors: Literal["np", "pt"] | None = None,
+        **image_overrides: Any,
+    ) -> dict[str, np.ndarray] | dict[str, BackendArray]:
         """input_ids and attention_mask (b, t) int64 of the texts, pixel_values (b, 3, h, w) float32 of the images.
 
+        padding: "longest" or True pads to the longest text of the batch, "max_length" to max_length; False refuses
+        texts of different lengths. truncation: cut texts that are longer than max_length, end token kept. max_length:
+        None is what the model can take. return_tensors: None or "np" gives NumPy's arrays, "pt" PyTorch's tensors.
         Further arguments override fields of the image processor for this call. Raises TokenizerError, ImageError, or
         ValueError where neither text nor images are given.
         """
         if text is None and images is None:
-            raise ValueError("the processor was given nothing; pass text=, images= or both")
+            raise ValueError("neither text nor images were given; pass text=, images= or both")
+        if return_tensors not in (None, "np", "pt"):
+            raise ValueError(f"return_tensors is {return_tensors!r}, expected 'np', 'pt' or None")
         result: dict[str, np.ndarray] = {}
         if text is not None:
-            result.update(self.tokenizer(text, padding=padding, truncation=truncation, max_length=self.context_length))
+            limit = self.context_length if max_length is None else max_length
+            result.update(self.tokenizer(text, padding=padding, truncation=truncation, max_length=limit))
         if images is not None:
             result["pixel_values"] = self.image_processor(images, **image_overrides)
         elif image_overrides:
             raise ValueError(f"{', '.join(image_overrides)} would change how images are processed, but there are none")
-        return result
+        return _torch_tensors(result) if return_tensors == "pt" else result
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """The text that ids stand for; see `Tokenizer.decode`."""
+        return self.tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
+
+    def batch_decode(self, rows: Sequence[Sequence[int]], *, skip_special_tokens: bool = False) -> list[str]:
+        """The text of each row of ids."""
+        return [self.decode(row, skip_special_tokens=skip_special_tokens) for row in rows]
+
+    def files(self, folder: str | Path) -> dict[str, bytes]:
+        """Name and content of the tokenizer's and the image processor's files, as they belong into a folder.
+
+        Raises TokenizerError where files there would make it unclear which tokenizer was saved.
+        """
+        files = self.image_processor.files(folder)
+        if self._tokenizer is not None:
+            self._tokenizer.check_folder(folder)
+            files |= self._tokenizer.files()
+        return files
 
     def save(self, folder: str | Path) -> None:
-        """Write the tokenizer's files and preprocessor_config.json."""
-        if self._tokenizer is not None:
-            self._tokenizer.save(folder)
-        self.image_processor.save(folder)
+        """Write `files` into a folder, all of them or none."""
+        folder = Path(folder)
+        files = self.files(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing_together() as begin:
+            for name, content in files.items():
+                begin(folder / name).write(content)
 
 
-def _open_clip_processor(path: Path, side: int) -> ImageProcessor:
-    """What the `preprocess_cfg` of open_clip's config asks for; where it is silent, CLIP's own."""
-    given = read_json(path).get("preprocess_cfg") or {}
-    if not isinstance(given, dict):
-        raise ConfigError(f"{path}: preprocess_cfg must be a JSON object, not {type(given).__name__}")
-    mode, resample = given.get("resize_mode", "shortest"), given.get("interpolation", "bicubic")
-    if mode not in ("shortest", "squash") or resample not in ("bicubic", "bilinear"):
-        raise ConfigError(f"{path}: resize_mode {mode!r} with interpolation {resample!r} is not supported")
-    square = {"height": side, "width": side}
-    statistics = {f"image_{name}": given[name] for name in ("mean", "std") if name in given}
-    size = square if mode == "squash" else {"shortest_edge": side}
+def _torch_tensors(arrays: dict[str, np.ndarray]) -> dict[str, BackendArray]:
+    """The arrays as PyTorch's tensors, which share their memory; PyTorch is imported only for this."""
     try:
-        return ImageProcessor(size=size, crop_size=square, resample=3 if resample == "bicubic" else 2, **statistics)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        torch = import_module("torch")
+    except ImportError as error:
+        raise ValueError(f"return_tensors='pt' needs PyTorch ({error}): pip install 'minclip[torch]'") from None
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _default_image_processor(config: Config) -> ImageProcessor:
+    side = 224 if config.vision_config is None else config.vision_config.image_size
+    return ImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
 
 def prepared(
@@ -126,10 +197,10 @@ def prepared(
     if threads < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
 
-    def sources() -> Iterator[tuple[int, ImageSource | ImageError]]:
+    def opened() -> Iterator[tuple[int, ImageSource | ImageError]]:
         for index, image in enumerate(images):  # in one thread: two must not read one file or decode one picture
             try:
-                yield index, image if isinstance(image, str | os.PathLike) else open_image(image)
+                yield index, image if isinstance(image, str | os.PathLike | bytes) else processor.picture(image)
             except ImageError as error:
                 yield index, error
 
@@ -138,8 +209,9 @@ def prepared(
         if isinstance(image, ImageError):
             return index, image
         try:
-            return index, processor.pixels(image) if resize else np.asarray(processor.picture(image))
+            picture = image if isinstance(image, Image.Image) else processor.picture(image)
         except ImageError as error:
             return index, error
+        return index, processor.resize_and_crop(picture) if resize else np.asarray(picture)
 
-    return ahead(prepare, sources(), workers=threads, depth=depth + threads)
+    return ahead(prepare, opened(), workers=threads, depth=depth + threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -28,12 +28,17 @@ def rank(labels: Sequence[str], scores: np.ndarray, top_k: int | None = None) ->
 
 
 def checked_labels(labels: Sequence[str]) -> list[str]:
-    """The labels as a list. Raises ValueError for none, for a lone string, and for what is no text."""
-    if isinstance(labels, str) or not (found := list(labels)):
-        raise ValueError(f"labels must be a list of at least one text, not {labels!r}")
+    """The labels as a list. Raises ValueError for none, a lone string, and what is no text, empty or repeated."""
+    if isinstance(labels, str) or not isinstance(labels, Iterable) or not (found := list(labels)):
+        raise ValueError(f"labels must be a list of at least one text, not {labels!r:.80}")
     for label in found:
         if not isinstance(label, str):
-            raise ValueError(f"labels must be texts, and {label!r} is of type {type(label).__name__}")
+            raise ValueError(f"labels must be texts, and {label!r:.80} is of type {type(label).__name__}")
+        if not label.strip():
+            raise ValueError(f"labels holds {label!r}, which says nothing; leave it out")
+    if len(set(found)) < len(found):
+        twice = next(label for i, label in enumerate(found) if label in found[:i])
+        raise ValueError(f"labels holds {twice!r:.80} twice, which would share its probability; give each once")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The name and shape of every tensor that a checkpoint has, as its config describes it."""
+"""The name and shape of every tensor of a checkpoint, under minclip's names: those of a whole model in Transformers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def expected_shapes(config: Config) -> Shapes:
-    """The name and shape of every tensor that a checkpoint with this config has, under minclip's names."""
+    """The name and shape of every tensor that a checkpoint with this config has."""
     shapes: Shapes = {}
     text, vision = config.text_config, config.vision_config
     if "text" in config.towers and text is not None:
-        tower = _roberta_tower(text) if isinstance(text, RobertaConfig) else _causal_tower(text)
-        shapes |= _under("text_model", tower)
+        shapes |= _under("text_model", config.family.text_shapes(text))
         if config.has_projection:
             shapes["text_projection.weight"] = (config.projection_dim, text.output_dim)
     if vision is not None:
-        shapes |= _under("vision_model", _vision_tower(vision))
+        shapes |= _under("vision_model", vision_shapes(vision))
         if config.has_projection:
             shapes["visual_projection.weight"] = (config.projection_dim, vision.hidden_size)
     if config.is_whole:
@@ -27,7 +26,8 @@ def expected_shapes(config: Config) -> Shapes:
     return shapes
 
 
-def _causal_tower(c: TextConfig) -> Shapes:
+def causal_text_shapes(c: TextConfig) -> Shapes:
+    """The tensors of `towers.causal_text_tower`, under `text_model.`."""
     return {
         "embeddings.token_embedding.weight": (c.vocab_size, c.hidden_size),
         "embeddings.position_embedding.weight": (c.max_position_embeddings, c.hidden_size),
@@ -36,7 +36,8 @@ def _causal_tower(c: TextConfig) -> Shapes:
     }
 
 
-def _vision_tower(c: VisionConfig) -> Shapes:
+def vision_shapes(c: VisionConfig) -> Shapes:
+    """The tensors of `towers.vision_tower`, under `vision_model.`."""
     return {
         "embeddings.class_embedding": (c.hidden_size,),
         "embeddings.patch_embedding.weight": (c.hidden_size, c.num_channels, c.patch_size, c.patch_size),
@@ -60,7 +61,8 @@ def _pre_norm_layers(c: TextConfig | VisionConfig) -> Shapes:
     return {name: s for i in range(c.num_hidden_layers) for name, s in _under(f"encoder.layers.{i}", layer).items()}
 
 
-def _roberta_tower(c: RobertaConfig) -> Shapes:
+def roberta_text_shapes(c: RobertaConfig) -> Shapes:
+    """The tensors of `towers.roberta_text_tower`, under `text_model.`."""
     d, f, n = c.hidden_size, c.intermediate_size, c.max_position_embeddings
     layer = {**_linear("intermediate.dense", f, d), **_linear("output.dense", d, f), **_norm("output.LayerNorm", d)}
     for name in ("self.query", "self.key", "self.value", "output.dense"):

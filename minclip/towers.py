@@ -2,18 +2,18 @@
 
 Letters in shapes: b batch, c channels, t tokens, d width, p width of the shared space. `w` holds the tensors of the
 whole checkpoint under the names that Transformers gives them (`vision_model.`, `text_model.`, `visual_projection.`).
-`note` is told the name and value of every step (`layers.3.fc1`, ...), in the order of the computation.
-What comes in is taken as it is: ids, shapes and sizes were checked at the edge (`minclip.inputs`).
+`note` receives the name and value of every step (`layers.3.fc1`, ...), in the order of the computation.
+What comes in is taken as it is: `minclip.inputs` has checked ids, shapes and sizes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from minclip.config import RobertaConfig, TextConfig, VisionConfig
+from minclip.inputs import ImageInputs, TextInputs
 from minclip.layers import (
     Note,
     causal_mask,
@@ -26,48 +26,23 @@ from minclip.layers import (
 )
 from minclip.weights import Weights
 
-
-@dataclass(frozen=True)
-class TowerOutput:
-    """What a tower says, in the backend's own arrays.
-
-    last_hidden_state (b, t, d); pooler_output (b, d); embeds (b, p), the projection of the pooled output, where the
-    checkpoint has one, not normalized; logits (b, classes) where it has an image-classification head. On request
-    hidden_states (layers + 1 of (b, t, d): what enters the first layer, then what leaves each) and
-    attentions (one (b, h, t, t) a layer).
-    """
-
-    last_hidden_state: Any
-    pooler_output: Any
-    embeds: Any = None
-    logits: Any = None
-    hidden_states: tuple[Any, ...] | None = None
-    attentions: tuple[Any, ...] | None = None
-
-
 # --- vision --------------------------------------------------------------------------------------------------------
 
 
 def vision_tower(
-    pixel_values: np.ndarray,
-    w: Weights,
-    config: VisionConfig,
-    *,
-    interpolate_pos_encoding: bool = False,
-    note: Note = silent,
+    inputs: ImageInputs[np.ndarray], w: Weights, config: VisionConfig, *, note: Note = silent
 ) -> tuple[np.ndarray, np.ndarray]:
     """The vision transformer (Dosovitskiy et al. 2021) with CLIP's extra norm before the first layer.
 
-    pixel_values: (b, c, height, width), normalized. Returns the last hidden state (b, t, d), which is not post-normed,
-    and the class token after the post-norm (b, d).
+    Returns the last hidden state (b, t, d), which is not post-normed, and the class token after the post-norm (b, d).
     """
     w = w.at("vision_model")
-    x = patch_embeddings(pixel_values, w["embeddings.patch_embedding.weight"])  # (b, t - 1, d)
+    x = patch_embeddings(inputs.pixel_values, w["embeddings.patch_embedding.weight"])  # (b, t - 1, d)
     class_token = np.broadcast_to(w["embeddings.class_embedding"], (len(x), 1, x.shape[-1]))
     x = np.concatenate([class_token, x], axis=1)  # (b, t, d)
     positions = w["embeddings.position_embedding.weight"]
-    if interpolate_pos_encoding:
-        height, width = pixel_values.shape[2:]
+    if inputs.interpolate_pos_encoding:
+        height, width = inputs.pixel_values.shape[2:]
         positions = interpolate_positions(positions, height // config.patch_size, width // config.patch_size)
     x = x + positions
     note("embeddings", x)
@@ -125,37 +100,18 @@ def cubic_weights(n_in: int, n_out: int) -> np.ndarray:
 
 # --- text ----------------------------------------------------------------------------------------------------------
 
+Pool = Callable[[np.ndarray, TextInputs[np.ndarray]], np.ndarray]
+"""What makes one vector (b, d) of the states (b, t, d) of a text; see the family's row."""
 
-def causal_text_tower(
-    input_ids: np.ndarray,
-    w: Weights,
-    config: TextConfig,
-    attention_mask: np.ndarray | None = None,
-    position_ids: np.ndarray | None = None,
-    *,
-    inputs_embeds: np.ndarray | None = None,
-    head_mask: np.ndarray | None = None,
-    note: Note = silent,
-) -> tuple[np.ndarray, np.ndarray]:
-    """CLIP's and MetaCLIP 2's text tower: each token sees itself and those before it.
 
-    input_ids (b, t), attention_mask (b, t) of 0 and 1, position_ids (t,) or (b, t), inputs_embeds (b, t, d) in place of
-    the ids' rows of the token table, head_mask (layers, h). Returns the normed last hidden state (b, t, d) and that
-    state at the end-of-text token (b, d).
-    """
-    w = w.at("text_model")
-    t = input_ids.shape[1]
-    tokens = w.rows("embeddings.token_embedding.weight", input_ids) if inputs_embeds is None else inputs_embeds
-    x = tokens + w.rows("embeddings.position_embedding.weight", np.arange(t) if position_ids is None else position_ids)
-    note("embeddings", x)
-    mask = causal_mask(t)  # (t, t)
-    if attention_mask is not None and not attention_mask.all():
-        mask = mask & padding_mask(attention_mask)  # (b, 1, t, t)
-    x = pre_norm_layers(x, w, config, mask=mask, head_mask=head_mask, note=note)
-    x = layer_norm(x, w["final_layer_norm.weight"], w["final_layer_norm.bias"], config.layer_norm_eps)
-    pooled = x[np.arange(len(x)), end_of_text(input_ids, config)]
-    note("pooled", pooled)
-    return x, pooled
+def pool_end_of_text(x: np.ndarray, inputs: TextInputs[np.ndarray]) -> np.ndarray:
+    """The state at the token that ends each text. (b, t, d) -> (b, d)"""
+    return x[np.arange(len(x)), inputs.ends]
+
+
+def pool_first(x: np.ndarray, inputs: TextInputs[np.ndarray]) -> np.ndarray:
+    """The state of the first token. (b, t, d) -> (b, d)"""
+    return x[:, 0]
 
 
 def end_of_text(input_ids: np.ndarray, config: TextConfig) -> np.ndarray:
@@ -165,7 +121,7 @@ def end_of_text(input_ids: np.ndarray, config: TextConfig) -> np.ndarray:
     """
     if config.pools_largest_id:
         return input_ids.argmax(axis=1)
-    ends = input_ids == config.eos_token_id
+    ends = np.isin(input_ids, config.eos_token_id)
     if not ends.any(axis=1).all():
         row = int(np.flatnonzero(~ends.any(axis=1))[0])
         raise ValueError(
@@ -175,50 +131,63 @@ def end_of_text(input_ids: np.ndarray, config: TextConfig) -> np.ndarray:
     return ends.argmax(axis=1)
 
 
+def causal_text_tower(
+    inputs: TextInputs[np.ndarray], w: Weights, config: TextConfig, *, pool: Pool, note: Note = silent
+) -> tuple[np.ndarray, np.ndarray]:
+    """CLIP's and MetaCLIP 2's text tower: each token sees itself and those before it.
+
+    Returns the normed last hidden state (b, t, d) and what `pool` makes of it (b, d).
+    """
+    w = w.at("text_model")
+    ids, t = inputs.input_ids, inputs.input_ids.shape[1]
+    tokens = inputs.inputs_embeds
+    if tokens is None:
+        tokens = w.rows("embeddings.token_embedding.weight", ids)  # (b, t, d)
+    positions = np.arange(t) if inputs.position_ids is None else inputs.position_ids
+    x = tokens + w.rows("embeddings.position_embedding.weight", positions)
+    note("embeddings", x)
+    mask = causal_mask(t)  # (t, t)
+    if inputs.attention_mask is not None:
+        mask = mask & padding_mask(inputs.attention_mask)  # (b, 1, t, t)
+    x = pre_norm_layers(x, w, config, mask=mask, head_mask=inputs.head_mask, note=note)
+    x = layer_norm(x, w["final_layer_norm.weight"], w["final_layer_norm.bias"], config.layer_norm_eps)
+    pooled = pool(x, inputs)
+    note("pooled", pooled)
+    return x, pooled
+
+
 def roberta_text_tower(
-    input_ids: np.ndarray | None,
-    w: Weights,
-    config: RobertaConfig,
-    attention_mask: np.ndarray | None = None,
-    position_ids: np.ndarray | None = None,
-    token_type_ids: np.ndarray | None = None,
-    *,
-    inputs_embeds: np.ndarray | None = None,
-    head_mask: np.ndarray | None = None,
-    note: Note = silent,
+    inputs: TextInputs[np.ndarray], w: Weights, config: RobertaConfig, *, pool: Pool, note: Note = silent
 ) -> tuple[np.ndarray, np.ndarray]:
     """AltCLIP's text tower (Chen et al. 2022): XLM-R, every token sees every other, then a step into CLIP's text space.
 
-    Arguments as for `causal_text_tower`, and token_type_ids (b, t); inputs_embeds without input_ids are all tokens.
-    Returns the transformed states (b, t, project_dim) and the first of them, the begin token's (b, project_dim).
+    Returns the transformed states (b, t, project_dim) and what `pool` makes of them (b, project_dim).
     """
     w, eps = w.at("text_model"), config.layer_norm_eps
-    e = w.at("roberta.embeddings")
-    if input_ids is None:
-        assert inputs_embeds is not None
-        input_ids = np.full(inputs_embeds.shape[:2], config.pad_token_id + 1)
-    tokens = e.rows("word_embeddings.weight", input_ids) if inputs_embeds is None else inputs_embeds  # (b, t, d)
-    types = np.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-    x = tokens + e.rows("token_type_embeddings.weight", types)
+    e, ids = w.at("roberta.embeddings"), inputs.input_ids
+    tokens = e.rows("word_embeddings.weight", ids) if inputs.inputs_embeds is None else inputs.inputs_embeds
+    types = np.zeros_like(ids) if inputs.token_type_ids is None else inputs.token_type_ids
+    x = tokens + e.rows("token_type_embeddings.weight", types)  # (b, t, d)
     relative = None if config.position_embedding_type == "absolute" else config.position_embedding_type
     if relative is None:
-        positions = roberta_positions(input_ids, config.pad_token_id) if position_ids is None else position_ids
+        positions = roberta_positions(ids, config.pad_token_id) if inputs.position_ids is None else inputs.position_ids
         x = x + e.rows("position_embeddings.weight", positions)
     x = layer_norm(x, e["LayerNorm.weight"], e["LayerNorm.bias"], eps)
     note("embeddings", x)
-    mask = None if attention_mask is None or attention_mask.all() else padding_mask(attention_mask)
+    mask = None if inputs.attention_mask is None else padding_mask(inputs.attention_mask)
     heads, activation = config.num_attention_heads, config.hidden_act
     note("layers.input", x)
     for i in range(config.num_hidden_layers):
-        layer, told = w.at(f"roberta.encoder.layer.{i}"), under(note, f"layers.{i}")
-        only = None if head_mask is None else head_mask[i]
-        x = post_norm_block(x, layer, heads, activation, eps, mask, relative, only, told)
-        told("output", x)
+        layer, note_layer = w.at(f"roberta.encoder.layer.{i}"), under(note, f"layers.{i}")
+        factors = None if inputs.head_mask is None else inputs.head_mask[i]
+        x = post_norm_block(x, layer, heads, activation, eps, mask, relative, factors, note_layer)
+        note_layer("output", x)
     x = layer_norm(x, w["pre_LN.weight"], w["pre_LN.bias"], eps)
     note("pre_LN", x)
     x = linear(x, w["transformation.weight"], w["transformation.bias"])  # (b, t, project_dim)
-    note("pooled", x[:, 0])
-    return x, x[:, 0]
+    pooled = pool(x, inputs)
+    note("pooled", pooled)
+    return x, pooled
 
 
 def roberta_positions(input_ids: np.ndarray, pad_token_id: int) -> np.ndarray:
@@ -243,10 +212,10 @@ def pre_norm_layers(
     heads, activation, eps = config.num_attention_heads, config.hidden_act, config.layer_norm_eps
     note("layers.input", x)
     for i in range(config.num_hidden_layers):
-        layer, told = w.at(f"encoder.layers.{i}"), under(note, f"layers.{i}")
-        only = None if head_mask is None else head_mask[i]
-        x = pre_norm_block(x, layer, heads, activation, eps, mask, only, told)
-        told("output", x)
+        layer, note_layer = w.at(f"encoder.layers.{i}"), under(note, f"layers.{i}")
+        factors = None if head_mask is None else head_mask[i]
+        x = pre_norm_block(x, layer, heads, activation, eps, mask, factors, note_layer)
+        note_layer("output", x)
     return x
 
 

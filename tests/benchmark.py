@@ -136,7 +136,7 @@ def pixels(folder: Path, rounds: int) -> None:
     from PIL import Image
     from skimage import data
 
-    from minclip.images.image import ImageProcessor
+    from minclip.images import ImageProcessor
 
     picture = Image.fromarray(data.astronaut())
     ours, theirs = ImageProcessor.from_folder(folder), transformers.CLIPImageProcessorPil.from_pretrained(folder)

@@ -14,8 +14,10 @@ import numpy as np
 from minclip.backend import NumpyTowers, Record
 from minclip.config import Config, RobertaConfig
 from minclip.errors import BackendError
+from minclip.inputs import ImageInputs, TextInputs
 from minclip.layers import ACTIVATIONS
-from minclip.towers import TowerOutput, interpolate_positions
+from minclip.outputs import TowerOutput
+from minclip.towers import interpolate_positions
 from minclip.weights import Weights
 
 
@@ -50,7 +52,8 @@ class BrokenTowers(NumpyTowers):
         self.bug, self.layer = bug, layer
         self.calls = 0
 
-    def vision(self, pixel_values: Any, *, interpolate_pos_encoding: bool = False, **record: Any) -> TowerOutput:
+    def vision(self, inputs: ImageInputs[Any], **record: Any) -> TowerOutput:
+        pixel_values = inputs.pixel_values
         c, w, note = self.config.vision_config, self.weights.at("vision_model"), Noted(record)
         pixels = np.asarray(pixel_values, np.float32)
         if self.bug == "inputs overwritten":
@@ -65,7 +68,7 @@ class BrokenTowers(NumpyTowers):
         tokens = [np.einsum("bcyx,dcyx->bd", patch, kernel) for patch in patches]
         tokens.insert(0, np.tile(w["embeddings.class_embedding"], (len(pixels), 1)))
         table = w["embeddings.position_embedding.weight"]
-        if interpolate_pos_encoding:
+        if inputs.interpolate_pos_encoding:
             rows, columns = (columns, rows) if self.bug == "interpolation on its side" else (rows, columns)
             table = interpolate_positions(table, rows, columns)
         table = np.roll(table, 1, axis=0) if self.bug == "positions off by one" else table
@@ -80,17 +83,9 @@ class BrokenTowers(NumpyTowers):
         logits = self.project(patch_states.mean(axis=1), "classifier")
         return self.output(x, pooled, self.project(pooled, "visual_projection", note), note, logits)
 
-    def text(
-        self,
-        input_ids: Any,
-        attention_mask: Any = None,
-        position_ids: Any = None,
-        token_type_ids: Any = None,
-        *,
-        inputs_embeds: Any = None,
-        head_mask: Any = None,
-        **record: Any,
-    ) -> TowerOutput:
+    def text(self, inputs: TextInputs[Any], **record: Any) -> TowerOutput:
+        input_ids, attention_mask, position_ids = inputs.input_ids, inputs.attention_mask, inputs.position_ids
+        token_type_ids, inputs_embeds, head_mask = inputs.token_type_ids, inputs.inputs_embeds, inputs.head_mask
         c, w, note = self.config.text_config, self.weights.at("text_model"), Noted(record)
         b, t = input_ids.shape
         real = np.ones((b, t), bool) if attention_mask is None else np.asarray(attention_mask) != 0

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from minclip.config import Config, TextConfig, VisionConfig
-from minclip.images.image import ImageProcessor
+from minclip.images import ImageProcessor
 from minclip.model import Model
 from minclip.processor import Processor
 from minclip.weights import Weights

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from minclip import checkpoints
 from minclip.backend import NumpyTowers
 from minclip.config import Config
-from minclip.images.image import ImageProcessor
+from minclip.images import ImageProcessor
 from minclip.shapes import expected_shapes
 from minclip.tokenizers.bpe import BPETokenizer
 from minclip.weights import Weights

@@ -150,6 +150,27 @@ def any_character(rng: random.Random) -> str:
     return chr(point)
 
 
+def long_texts(rng: random.Random, count: int) -> list[str]:
+    """Long words of few letters, of unknown characters, of flags and marks, and sentences without an end."""
+    alphabets = [
+        "a",
+        "ab",
+        "aeinst",
+        "猫犬",
+        "\u4dff\u4dfe",
+        "\U0001f1e6",
+        "e\u0301\u0327",
+        "ab ",
+        "1!",
+        "cat photo of ",
+    ]
+    texts = []
+    for _ in range(count):
+        runs = [rng.choices(rng.choice(alphabets), k=rng.randrange(400)) for _ in range(rng.randrange(1, 5))]
+        texts.append("".join(map("".join, runs)))
+    return texts
+
+
 def random_text(rng: random.Random) -> str:
     """Words, odd characters, repetitions (whose cuts tie), any character, things that look like special tokens."""
     parts = []

@@ -10,8 +10,9 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minclip.config import ACTIVATIONS, FAMILIES, Config, RobertaConfig, TextConfig, VisionConfig, read_config
+from minclip.config import ACTIVATIONS, Config, RobertaConfig, TextConfig, VisionConfig, read_config
 from minclip.errors import ConfigError
+from minclip.families import FAMILIES
 
 RELEASED = Path(__file__).parents[2] / "shared" / "data" / "clip-vit-base-patch32"
 
@@ -115,7 +116,7 @@ def test_text_config_dict_means_what_it_means_to_the_peer(given: dict[str, Any])
 @given(families, st.data())
 def test_a_single_towers_file_means_what_it_means_to_the_peer(family: str, data: st.DataObject) -> None:
     _, text_class, vision_class = PEERS[family]
-    for kind, peer_class in ((FAMILIES[family].text, text_class), (VisionConfig, vision_class)):
+    for kind, peer_class in ((FAMILIES[family].text_config, text_class), (VisionConfig, vision_class)):
         given = {**data.draw(tower_fields(kind)), "model_type": peer_class.model_type}
         config = Config.from_dict(given)
         is_text = kind is not VisionConfig
@@ -175,7 +176,7 @@ def test_a_file_comes_back_whole_with_fields_unknown_here(
 
 @given(families, st.data(), unknown)
 def test_a_single_towers_file_comes_back_whole(family: str, data: st.DataObject, extra: dict[str, Any]) -> None:
-    for kind, name in ((FAMILIES[family].text, "text"), (VisionConfig, "vision")):
+    for kind, name in ((FAMILIES[family].text_config, "text"), (VisionConfig, "vision")):
         given = {**extra, **data.draw(tower_fields(kind)), "model_type": f"{family}_{name}_model"}
         given["architectures"] = ["Some" + name.title() + "ModelWithProjection"]
         config = Config.from_dict(given)
@@ -303,7 +304,10 @@ def vision(**fields: Any) -> dict[str, Any]:
         (clip(num_hidden_layers=True), "num_hidden_layers", "True"),
         (clip(vocab_size=0), "vocab_size", "0"),
         (clip(max_position_embeddings=0), "max_position_embeddings", "0"),
-        (clip(eos_token_id=[1, 2]), "eos_token_id", "[1, 2]"),
+        (clip(eos_token_id=[1, "2"]), "eos_token_id", "[1, '2']"),
+        (clip(eos_token_id=[]), "eos_token_id", "[]"),
+        ({"model_type": "clip", "problem_type": "guessing"}, "problem_type", "guessing"),
+        ({"model_type": "clip", "initializer_factor": "big"}, "initializer_factor", "big"),
         (clip(hidden_act="tanhish"), "hidden_act", "tanhish"),
         (clip(hidden_act=7), "hidden_act", "7"),
         (clip(layer_norm_eps=0.0), "layer_norm_eps", "0"),

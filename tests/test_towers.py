@@ -1,6 +1,7 @@
 """The towers against Transformers on random small models, and against themselves."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,32 +27,35 @@ from peers import (
     thorough,
 )
 
-from minclip.config import RobertaConfig, TextConfig, VisionConfig
-from minclip.layers import layer_norm
+from minclip.config import MetaClip2TextConfig, TextConfig, VisionConfig
+from minclip.inputs import ImageInputs, TextInputs
+from minclip.layers import layer_norm, silent
 from minclip.towers import (
-    causal_text_tower,
     cubic_weights,
     end_of_text,
     head,
     interpolate_positions,
     patch_embeddings,
     roberta_positions,
-    roberta_text_tower,
     vision_tower,
 )
 from minclip.weights import Weights
 
 
-def run_text(model: Pair, note: Any = None, **inputs: Any) -> tuple[np.ndarray, np.ndarray]:
-    tower = causal_text_tower if model.config.model_type in CAUSAL else roberta_text_tower
-    told = {} if note is None else {"note": note}
-    return tower(w=model.weights, config=model.config.text_config, **inputs, **told)
+def run_text(model: Pair, note: Any = silent, **given: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The text tower on inputs as they are, without the limits that `minclip.inputs` sets."""
+    text, family = model.config.text_config, model.config.family
+    if given.get("input_ids") is None:
+        given["input_ids"] = np.full(given["inputs_embeds"].shape[:2], text.pad_token_id + 1)
+    if given.get("attention_mask") is not None:
+        given["attention_mask"] = given["attention_mask"].astype(bool)
+    ends = None if family.ends is None else family.ends(given["input_ids"], text)
+    return family.text_tower(TextInputs(**given, ends=ends), model.weights, text, pool=family.pool, note=note)
 
 
-def run_vision(model: Pair, note: Any = None, **inputs: Any) -> tuple[np.ndarray, np.ndarray]:
-    told = {} if note is None else {"note": note}
-    inputs["pixel_values"] = inputs["pixel_values"].astype(model.weights.dtype)
-    return vision_tower(w=model.weights, config=model.config.vision_config, **inputs, **told)
+def run_vision(model: Pair, note: Any = silent, **given: Any) -> tuple[np.ndarray, np.ndarray]:
+    given["pixel_values"] = given["pixel_values"].astype(model.weights.dtype)
+    return vision_tower(ImageInputs(**given), model.weights, model.config.vision_config, note=note)
 
 
 # --- the peer ------------------------------------------------------------------------------------------------------
@@ -154,10 +158,11 @@ def test_relative_positions_follow_the_equations(data: st.DataObject, model: Pai
     for i in range(text.num_hidden_layers):
         table = rng.standard_normal((2 * n - 1, width))
         stored[f"text_model.roberta.encoder.layer.{i}.attention.self.distance_embedding.weight"] = table
-    config = RobertaConfig(**{**vars(text), "position_embedding_type": kind})
+    config = replace(text, position_embedding_type=kind)
     head_mask = data.draw(st.sampled_from([None, rng.random((text.num_hidden_layers, text.num_attention_heads))]))
     steps = Steps()
-    roberta_text_tower(w=Weights(stored, np.float64), config=config, head_mask=head_mask, note=steps.note, **inputs)
+    relative = replace(model, config=replace(model.config, text_config=config), weights=Weights(stored, np.float64))
+    run_text(relative, steps.note, head_mask=head_mask, **inputs)
 
     e = {name: stored[f"text_model.roberta.embeddings.{name}.weight"] for name in ("word_embeddings", "LayerNorm")}
     types = stored["text_model.roberta.embeddings.token_type_embeddings.weight"]
@@ -300,15 +305,19 @@ def test_pooling_takes_the_first_of_several_end_tokens() -> None:
 def test_an_old_clip_config_pools_the_first_largest_id_and_metaclip_2_never_does() -> None:
     ids = np.array([[7, 2, 9, 9], [2, 7, 7, 1]])
     np.testing.assert_array_equal(end_of_text(ids, TextConfig(eos_token_id=2)), [2, 1])
-    strict = TextConfig(eos_token_id=2, model_type="metaclip_2_text_model")
-    np.testing.assert_array_equal(end_of_text(ids, strict), [1, 0])
+    np.testing.assert_array_equal(end_of_text(ids, MetaClip2TextConfig(eos_token_id=2)), [1, 0])
 
 
-@pytest.mark.parametrize("model_type", ["clip_text_model", "metaclip_2_text_model"])
-def test_a_row_without_an_end_token_is_refused_by_row_and_id(model_type: str) -> None:
+def test_any_of_several_end_ids_ends_a_text() -> None:
+    ids = np.array([[5, 9, 3, 9], [5, 4, 3, 9]])
+    np.testing.assert_array_equal(end_of_text(ids, TextConfig(eos_token_id=[9, 3])), [1, 2])
+
+
+@pytest.mark.parametrize("kind", [TextConfig, MetaClip2TextConfig])
+def test_a_row_without_an_end_token_is_refused_by_row_and_id(kind: type[TextConfig]) -> None:
     ids = np.array([[5, 9], [5, 5], [9, 5], [5, 5]])
     with pytest.raises(ValueError, match=r"^input_ids row 1 has no end-of-text id 9\b") as caught:
-        end_of_text(ids, TextConfig(eos_token_id=9, model_type=model_type))
+        end_of_text(ids, kind(eos_token_id=9))
     assert "\n" not in str(caught.value)
 
 

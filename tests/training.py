@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from minclip.config import Config
-from minclip.images.image import ImageProcessor
+from minclip.images import ImageProcessor
 from minclip.tokenizers import find_tokenizer
 from minclip.tokenizers.bpe import BPETokenizer
 from minclip_torch.training.recipe import Recipe

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from minclip.backend import Record
-from minclip.config import Config, TextConfig
+from minclip.config import Config
 from minclip.errors import BackendError
-from minclip.images.image import ImageProcessor
-from minclip.towers import TowerOutput, end_of_text
+from minclip.images import ImageProcessor
+from minclip.inputs import ImageInputs, TextInputs
+from minclip.outputs import TowerOutput
 from minclip.weights import BFLOAT16, Weights
 from minclip_torch.gradients import contrastive
 from minclip_torch.layers import Look, PostNormLayer, PreNormLayer
@@ -84,7 +87,7 @@ class TorchTowers:
         self, config: Config, weights: Weights, device: torch.device, dtype: torch.dtype, *, compiled: bool = False
     ) -> None:
         self.config, self.device, self.dtype = config, device, dtype
-        self._weights = weights
+        self._weights, self._compiled = weights, compiled
         with torch.device("meta"):
             module = Clip(config)
         load_weights(module, weights)
@@ -98,23 +101,26 @@ class TorchTowers:
         self._vision: Callable[..., Any] = torch.compile(self._run_vision) if compiled else self._run_vision
         self._text: Callable[..., Any] = torch.compile(self._run_text) if compiled else self._run_text
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what it was built from: packed weights and compiled functions cannot be."""
+        build = partial(TorchTowers, compiled=self._compiled)
+        return build, (self.config, self._weights, self.device, self.dtype)
+
     @torch.inference_mode()
     def vision(
         self,
-        pixel_values: Any,
+        inputs: ImageInputs[Any],
         *,
-        interpolate_pos_encoding: bool = False,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         note: Callable[[str, Any], None] | None = None,
     ) -> TowerOutput:
-        record = Record(output_hidden_states, output_attentions, note)
-        watched = output_hidden_states or output_attentions or note is not None
-        look = Look(record.note, explicit=output_attentions or note is not None) if watched else None
-        run = self._run_vision if watched else self._vision
-        with out_of_memory(str(self.device), "images", len(pixel_values)):
-            pixels = tensor(pixel_values, self.device, self.dtype)
-            state, pooled, embeds, logits = run(pixels, interpolate_pos_encoding, look)
+        """See `minclip.backend.Towers.vision`."""
+        record, look = self._recorder(output_hidden_states, output_attentions, note)
+        run = self._vision if look is None else self._run_vision
+        with out_of_memory(str(self.device), "images", len(inputs.pixel_values)):
+            given = replace(inputs, pixel_values=tensor(inputs.pixel_values, self.device, self.dtype))
+            state, pooled, embeds, logits = run(given, look)
         if embeds is not None and look is not None:
             look("projection", embeds)
         return TowerOutput(state, pooled, embeds, logits, record.hidden_states, record.attentions)
@@ -122,47 +128,46 @@ class TorchTowers:
     @torch.inference_mode()
     def text(
         self,
-        input_ids: Any,
-        attention_mask: Any = None,
-        position_ids: Any = None,
-        token_type_ids: Any = None,
+        inputs: TextInputs[Any],
         *,
-        inputs_embeds: Any = None,
-        head_mask: Any = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
         note: Callable[[str, Any], None] | None = None,
     ) -> TowerOutput:
-        if isinstance(self.config.text_config, TextConfig):
-            ids = input_ids.cpu().numpy() if isinstance(input_ids, Tensor) else input_ids
-            end_of_text(ids, self.config.text_config)  # raises for a row without an end
-        if isinstance(attention_mask, np.ndarray) and attention_mask.all():
-            attention_mask = None  # nothing to hide: the attention kernels are faster without a mask
-        record = Record(output_hidden_states, output_attentions, note)
-        watched = output_hidden_states or output_attentions or note is not None
-        look = Look(record.note, explicit=output_attentions or note is not None) if watched else None
-        run = self._run_text if watched else self._text
-        with out_of_memory(str(self.device), "texts", len(inputs_embeds if input_ids is None else input_ids)):
-            whole = [
-                None if x is None else tensor(x, self.device, torch.int64)
-                for x in (input_ids, attention_mask, position_ids, token_type_ids)
-            ]
-            floats = [None if x is None else tensor(x, self.device, self.dtype) for x in (inputs_embeds, head_mask)]
-            state, pooled, embeds = run(*whole, *floats, look)
+        """See `minclip.backend.Towers.text`."""
+        record, look = self._recorder(output_hidden_states, output_attentions, note)
+        run = self._text if look is None else self._run_text
+        with out_of_memory(str(self.device), "texts", len(inputs.input_ids)):
+            state, pooled, embeds = run(self._on_device(inputs), look)
         if embeds is not None and look is not None:
             look("projection", embeds)
         return TowerOutput(state, pooled, embeds, None, record.hidden_states, record.attentions)
 
-    def _run_vision(self, pixel_values: Tensor, interpolate: bool, look: Look | None) -> tuple[Any, ...]:
+    def _recorder(
+        self, hidden_states: bool, attentions: bool, note: Callable[[str, Any], None] | None
+    ) -> tuple[Record, Look | None]:
+        """What keeps the steps that were asked for, and the look that shows them, None where none was."""
+        record = Record(hidden_states, attentions, note)
+        if not (hidden_states or attentions or note is not None):
+            return record, None
+        return record, Look(record.note, explicit=attentions or note is not None)
+
+    def _on_device(self, inputs: TextInputs[Any]) -> TextInputs[Tensor]:
+        types = dict.fromkeys(("input_ids", "position_ids", "token_type_ids"), torch.int64)
+        types |= {"attention_mask": torch.bool, "inputs_embeds": self.dtype, "head_mask": self.dtype}
+        given = {name: getattr(inputs, name) for name in types}
+        return TextInputs(**{n: tensor(x, self.device, types[n]) for n, x in given.items() if x is not None})
+
+    def _run_vision(self, inputs: ImageInputs[Tensor], look: Look | None) -> tuple[Any, ...]:
         module = self.module
-        state, pooled = module.vision_model(pixel_values, interpolate, *(() if look is None else (look,)))
+        state, pooled = module.vision_model(inputs, *(() if look is None else (look,)))
         embeds = module.visual_projection(pooled) if hasattr(module, "visual_projection") else None
         logits = module.classifier(state[:, 1:].mean(dim=1)) if hasattr(module, "classifier") else None
         return state, pooled, embeds, logits
 
-    def _run_text(self, *inputs: Any) -> tuple[Any, ...]:
-        module, (*given, look) = self.module, inputs
-        state, pooled = module.text_model(*given, *(() if look is None else (look,)))
+    def _run_text(self, inputs: TextInputs[Tensor], look: Look | None) -> tuple[Any, ...]:
+        module = self.module
+        state, pooled = module.text_model(inputs, *(() if look is None else (look,)))
         embeds = module.text_projection(pooled) if hasattr(module, "text_projection") else None
         return state, pooled, embeds
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from minclip.inputs import IMAGE_INPUTS, TEXT_INPUTS, inputs_of
+from minclip.inputs import checked_inputs
 from minclip.weights import Weights
 from minclip_torch.layers import Look
 from minclip_torch.modules import Clip
-
-WHOLE_NUMBERS = ("input_ids", "attention_mask", "position_ids", "token_type_ids")
 
 
 def contrastive(module: Clip, weights: Weights, inputs: Mapping[str, Any]) -> tuple[float, dict[str, np.ndarray]]:
@@ -41,16 +40,23 @@ def embed(module: Clip, inputs: Mapping[str, Any], look: Look | None = None) -> 
     CPU's fused kernel is not exact to the last digits in float64.
     """
     look = Look(explicit=True) if look is None else look
-    ready = {name: _ready(name, value, module.logit_scale) for name, value in inputs.items()}
-    image = module.visual_projection(module.vision_model(**inputs_of(ready, IMAGE_INPUTS), look=look)[1])
-    text = module.text_projection(module.text_model(**inputs_of(ready, TEXT_INPUTS), look=look)[1])
-    return F.normalize(image, dim=-1), F.normalize(text, dim=-1)
+    found = checked_inputs(module.config, inputs)
+    image, text = (_ready(found[tower], inputs, module.logit_scale) for tower in ("vision", "text"))
+    image_embeds = module.visual_projection(module.vision_model(image, look)[1])
+    text_embeds = module.text_projection(module.text_model(text, look)[1])
+    return F.normalize(image_embeds, dim=-1), F.normalize(text_embeds, dim=-1)
 
 
-def _ready(name: str, value: Any, like: Tensor) -> Any:
-    if isinstance(value, bool):
-        return value
-    return torch.as_tensor(value, dtype=torch.int64 if name in WHOLE_NUMBERS else like.dtype, device=like.device)
+def _ready(checked: Any, given: Mapping[str, Any], like: Tensor) -> Any:
+    """A tower's inputs as tensors; a tensor that was given is taken as it is, so that gradients reach it."""
+    ready = {}
+    for name, value in vars(checked).items():
+        if not isinstance(value, np.ndarray | Tensor):
+            continue
+        own = given[name] if isinstance(given.get(name), Tensor) else np.array(value)
+        floating = name in ("pixel_values", "inputs_embeds", "head_mask")
+        ready[name] = torch.as_tensor(own, dtype=like.dtype if floating else None, device=like.device)
+    return replace(checked, **ready)
 
 
 def collected(module: Clip, weights: Weights) -> dict[str, np.ndarray]:

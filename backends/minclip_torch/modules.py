@@ -7,12 +7,16 @@ trades time for memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
 from minclip.config import Config, RobertaConfig, TextConfig, VisionConfig
+from minclip.inputs import ImageInputs, TextInputs
 from minclip_torch.layers import Look, PostNormLayer, PreNormLayer, additive_mask
 
 UNSEEN = Look()
@@ -30,11 +34,11 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None, causal: bool, head_mask: Tensor | None, look: Look) -> Tensor:
         look("layers.input", x)
         for i, layer in enumerate(self.get_submodule(self.name).children()):
-            only = None if head_mask is None else head_mask[i]
+            factors = None if head_mask is None else head_mask[i]
             if self.gradient_checkpointing and self.training:
-                x = checkpoint(layer, x, mask, causal, only, UNSEEN, use_reentrant=False)
+                x = checkpoint(layer, x, mask, causal, factors, UNSEEN, use_reentrant=False)
             else:
-                x = layer(x, mask, causal, only, look.at(f"layers.{i}"))
+                x = layer(x, mask, causal, factors, look.at(f"layers.{i}"))
             look(f"layers.{i}.output", x)
         return x
 
@@ -96,7 +100,7 @@ def _interpolated(positions: Tensor, rows: int, columns: int) -> Tensor:
 
 
 class VisionTower(nn.Module):
-    """`vision_model`. pixel_values (b, c, height, width) -> last hidden state (b, t, d), pooled (b, d)."""
+    """`vision_model`. Images -> last hidden state (b, t, d), pooled (b, d)."""
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -105,10 +109,8 @@ class VisionTower(nn.Module):
         self.encoder = pre_norm_encoder(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def forward(
-        self, pixel_values: Tensor, interpolate_pos_encoding: bool = False, look: Look = UNSEEN
-    ) -> tuple[Tensor, Tensor]:
-        x = self.embeddings(pixel_values, interpolate_pos_encoding)
+    def forward(self, inputs: ImageInputs[Tensor], look: Look = UNSEEN) -> tuple[Tensor, Tensor]:
+        x = self.embeddings(inputs.pixel_values, inputs.interpolate_pos_encoding)
         look("embeddings", x)
         x = self.encoder(self.pre_layrnorm(x), None, False, None, look)
         pooled = self.post_layernorm(x[:, 0])
@@ -128,9 +130,9 @@ class TextEmbeddings(nn.Module):
 
 
 class CausalTextTower(nn.Module):
-    """`text_model` of CLIP and MetaCLIP 2. input_ids (b, t) -> last hidden state (b, t, d), pooled (b, d).
+    """`text_model` of CLIP and MetaCLIP 2. Texts -> last hidden state (b, t, d), pooled (b, d).
 
-    A row without an end-of-text id pools its first token; `TorchBackend` refuses it before it comes here.
+    A row without an end-of-text id pools its first token; `minclip.inputs` refuses it before it comes here.
     """
 
     def __init__(self, config: TextConfig) -> None:
@@ -140,31 +142,27 @@ class CausalTextTower(nn.Module):
         self.encoder = pre_norm_encoder(config)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        head_mask: Tensor | None = None,
-        look: Look = UNSEEN,
-    ) -> tuple[Tensor, Tensor]:
-        t = input_ids.shape[1]
-        tokens = self.embeddings.token_embedding(input_ids) if inputs_embeds is None else inputs_embeds
+    def forward(self, inputs: TextInputs[Tensor], look: Look = UNSEEN) -> tuple[Tensor, Tensor]:
+        ids, t = inputs.input_ids, inputs.input_ids.shape[1]
+        tokens = self.embeddings.token_embedding(ids) if inputs.inputs_embeds is None else inputs.inputs_embeds
         positions = self.embeddings.position_embedding.weight
-        x = tokens + (positions[:t] if position_ids is None else positions[position_ids])
+        x = tokens + (positions[:t] if inputs.position_ids is None else positions[inputs.position_ids])
         look("embeddings", x)
         mask = None
-        if attention_mask is not None:
+        if inputs.attention_mask is not None:
             causal = torch.ones(t, t, dtype=torch.bool, device=x.device).tril()
-            mask = additive_mask(causal & attention_mask.bool()[:, None, None, :], x.dtype)  # (b, 1, t, t)
-        x = self.final_layer_norm(self.encoder(x, mask, mask is None, head_mask, look))
-        largest = self.config.pools_largest_id
-        ends = (input_ids if largest else (input_ids == self.config.eos_token_id).int()).argmax(dim=1)
-        pooled = x[torch.arange(len(x), device=x.device), ends]
+            mask = additive_mask(causal & inputs.attention_mask.bool()[:, None, None, :], x.dtype)  # (b, 1, t, t)
+        x = self.final_layer_norm(self.encoder(x, mask, mask is None, inputs.head_mask, look))
+        pooled = self.pool(x, inputs)
         look("pooled", pooled)
         return x, pooled
+
+    def pool(self, x: Tensor, inputs: TextInputs[Tensor]) -> Tensor:
+        """The state at the token that ends each text. (b, t, d) -> (b, d)"""
+        ids = inputs.input_ids
+        if not self.config.pools_largest_id:
+            ids = torch.isin(ids, torch.tensor(self.config.eos_token_id, device=ids.device)).int()
+        return x[torch.arange(len(x), device=x.device), ids.argmax(dim=1)]
 
 
 class RobertaEmbeddings(nn.Module):
@@ -204,7 +202,7 @@ class Roberta(nn.Module):
 
 
 class RobertaTextTower(nn.Module):
-    """`text_model` of AltCLIP. input_ids (b, t) -> transformed states (b, t, d), the first (b, d), d = project_dim."""
+    """`text_model` of AltCLIP. Texts -> transformed states (b, t, d), the first (b, d), d = project_dim."""
 
     def __init__(self, config: RobertaConfig) -> None:
         super().__init__()
@@ -213,34 +211,35 @@ class RobertaTextTower(nn.Module):
         self.transformation = nn.Linear(config.hidden_size, config.project_dim)
         self.pre_LN = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def forward(
-        self,
-        input_ids: Tensor | None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        head_mask: Tensor | None = None,
-        look: Look = UNSEEN,
-    ) -> tuple[Tensor, Tensor]:
-        e = self.roberta.embeddings
-        tokens = e.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        if input_ids is None:  # every embedding is a token's, none padding's
-            input_ids = torch.full(tokens.shape[:2], self.config.pad_token_id + 1, device=tokens.device)
-        x = tokens + e.token_type_embeddings(torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids)
+    def forward(self, inputs: TextInputs[Tensor], look: Look = UNSEEN) -> tuple[Tensor, Tensor]:
+        e, ids = self.roberta.embeddings, inputs.input_ids
+        tokens = e.word_embeddings(ids) if inputs.inputs_embeds is None else inputs.inputs_embeds
+        types = torch.zeros_like(ids) if inputs.token_type_ids is None else inputs.token_type_ids
+        x = tokens + e.token_type_embeddings(types)
         if self.config.position_embedding_type == "absolute":
-            if position_ids is None:
-                real = input_ids != self.config.pad_token_id
-                position_ids = real.cumsum(dim=1) * real + self.config.pad_token_id
-            x = x + e.position_embeddings(position_ids)
+            positions = inputs.position_ids
+            if positions is None:
+                real = ids != self.config.pad_token_id
+                positions = real.cumsum(dim=1) * real + self.config.pad_token_id
+            x = x + e.position_embeddings(positions)
         x = e.dropout(e.LayerNorm(x))
         look("embeddings", x)
-        mask = None if attention_mask is None else additive_mask(attention_mask.bool()[:, None, None, :], x.dtype)
-        x = self.pre_LN(self.roberta.encoder(x, mask, False, head_mask, look))
+        mask = inputs.attention_mask
+        if mask is not None:
+            mask = additive_mask(mask.bool()[:, None, None, :], x.dtype)
+        x = self.pre_LN(self.roberta.encoder(x, mask, False, inputs.head_mask, look))
         look("pre_LN", x)
         x = self.transformation(x)
         look("pooled", x[:, 0])
         return x, x[:, 0]
+
+
+TEXT_TOWERS: dict[str, Callable[[Any], nn.Module]] = {
+    "clip": CausalTextTower,
+    "metaclip_2": CausalTextTower,
+    "altclip": RobertaTextTower,
+}
+"""The text tower of each family: (text config) -> module whose forward takes `TextInputs`."""
 
 
 class Clip(nn.Module):
@@ -257,7 +256,7 @@ class Clip(nn.Module):
             if config.is_classifier:
                 self.classifier = nn.Linear(vision.hidden_size, config.num_labels)
         if text is not None and not config.is_classifier:
-            self.text_model = RobertaTextTower(text) if isinstance(text, RobertaConfig) else CausalTextTower(text)
+            self.text_model = TEXT_TOWERS[config.model_type](text)
             if config.has_projection:
                 self.text_projection = nn.Linear(text.output_dim, config.projection_dim, bias=False)
         if config.is_whole:
@@ -282,8 +281,9 @@ class Clip(nn.Module):
 
     def embed_images(self, pixel_values: Tensor) -> Tensor:
         """Unit vectors (b, p) of pixels (b, c, height, width)."""
-        return F.normalize(self.visual_projection(self.vision_model(pixel_values)[1]).float(), dim=-1)
+        return F.normalize(self.visual_projection(self.vision_model(ImageInputs(pixel_values))[1]).float(), dim=-1)
 
     def embed_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Unit vectors (n, p) of ids (n, t)."""
-        return F.normalize(self.text_projection(self.text_model(input_ids, attention_mask)[1]).float(), dim=-1)
+        pooled = self.text_model(TextInputs(input_ids, attention_mask))[1]
+        return F.normalize(self.text_projection(pooled).float(), dim=-1)

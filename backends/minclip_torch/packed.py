@@ -27,7 +27,10 @@ def pack(module: nn.Module) -> None:
     """Replace every `nn.Linear` below `module`, where this torch has the operators and the dtype suits them."""
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
         return
+    dtypes = {torch.float32}
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # by this CPU
+        dtypes.add(torch.bfloat16)
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and child.weight.dtype in (torch.float32, torch.bfloat16):
+            if type(child) is nn.Linear and child.weight.dtype in dtypes:
                 setattr(parent, name, PackedLinear(child))

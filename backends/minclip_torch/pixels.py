@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from minclip.images.image import ImageProcessor, check_same_size
+from minclip.images import ImageProcessor, check_same_size
+from minclip.images.crop import crop_start
 from minclip.images.resize import FRACTION_BITS, filter_bank, resized_size
 
 
@@ -71,7 +72,7 @@ def resize_and_crop(pixels: Sequence[np.ndarray], processor: ImageProcessor, dev
             if processor.do_resize:
                 batch = resize(batch, resized_size(processor.size, height, width), processor.resample)
             if processor.do_center_crop:
-                batch = center_crop(batch, processor.crop_size["height"], processor.crop_size["width"])
+                batch = center_crop(batch, processor)
             for i, picture in zip(part, batch, strict=True):
                 done[i] = picture
     finished = [picture for picture in done if picture is not None]
@@ -79,9 +80,11 @@ def resize_and_crop(pixels: Sequence[np.ndarray], processor: ImageProcessor, dev
     return torch.stack(finished)
 
 
-def center_crop(pixels: Tensor, height: int, width: int) -> Tensor:
-    """(b, h, w, c) -> (b, height, width, c): floor of half the difference is cut off, or padded with zeros."""
-    top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
+def center_crop(pixels: Tensor, processor: ImageProcessor) -> Tensor:
+    """(b, h, w, c) -> (b, *crop_size, c): the middle, padded with zeros where it is too small."""
+    height, width = processor.crop_size["height"], processor.crop_size["width"]
+    top = crop_start(pixels.shape[1], height, processor.crop_rounding)
+    left = crop_start(pixels.shape[2], width, processor.crop_rounding)
     bottom, right = pixels.shape[1] - height - top, pixels.shape[2] - width - left
     return F.pad(pixels, (0, 0, -left, -right, -top, -bottom))  # negative padding cuts
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from minclip.checkpoints import open_clip
-from minclip.config import Config, RobertaConfig
+from minclip.config import Config
 
 BUFFER = re.compile(r"(.*\.)?(position_ids|token_type_ids|attn_mask)|input_resolution|context_length|vocab_size")
 TOP = re.compile(r"(text_model|vision_model|text_projection|visual_projection|classifier)\.|logit_scale$")
@@ -52,7 +52,8 @@ def _channels_first(array: np.ndarray, config: Config) -> np.ndarray:
 
 
 def saved_name(name: str, config: Config) -> str:
-    """The name under which Transformers looks for a tensor: minclip's own, but for a bare text tower of AltCLIP."""
-    if config.towers == ("text",) and isinstance(config.text_config, RobertaConfig):
-        return name.removeprefix("text_model.").replace("roberta.encoder.layer.", "roberta.encoder.layers.")
+    """The name under which Transformers looks for a tensor: minclip's own, but for some bare text towers."""
+    if config.towers == ("text",):
+        for ours, theirs in config.family.bare_text_names:
+            name = name.replace(ours, theirs)
     return name

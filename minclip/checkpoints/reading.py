@@ -11,8 +11,9 @@ import numpy as np
 from minclip.checkpoints import safetensors
 from minclip.checkpoints.folder import SAFETENSORS, config_of, few, promised_tensors
 from minclip.checkpoints.names import canonical, is_buffer
-from minclip.config import FAMILIES, Config
+from minclip.config import Config
 from minclip.errors import CheckpointError
+from minclip.families import FAMILIES
 from minclip.shapes import expected_shapes
 from minclip.weights import OpenFile, Weights, widen
 
@@ -93,7 +94,7 @@ def _settled(config: Config, tensors: Mapping[str, np.ndarray]) -> Config:
         return config
     tower = "Text" if config.text_config is not None else "Vision"
     projected = f"{'text' if tower == 'Text' else 'visual'}_projection.weight" in tensors
-    name = f"{FAMILIES[config.model_type].model_prefix}{tower}Model{'WithProjection' if projected else ''}"
+    name = f"{FAMILIES[config.model_type].class_prefix}{tower}Model{'WithProjection' if projected else ''}"
     return replace(config, architectures=(name,))
 
 

@@ -19,7 +19,8 @@ from minclip.checkpoints import sources
 from minclip.commands.printing import complain
 from minclip.errors import CheckpointError, ImageError
 from minclip.files import replacing
-from minclip.model import Model, load
+from minclip.loading import load
+from minclip.model import Model
 
 MODEL_HELP = (
     f"checkpoint folder, hub id such as {notice.ANOTHER}, or name of a bundled model (see minclip models; "

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from minclip import notice
 from minclip.commands import common, printing
-from minclip.model import Model, load
+from minclip.loading import load
+from minclip.model import Model
 from minclip.ranking import Ranking
 
 PICTURES = Path(__file__).parents[1] / "bundled" / "pictures"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from minclip.commands import common
-from minclip.model import load
+from minclip.loading import load
 from minclip.testing.divergence import first_divergence, probe
 
 

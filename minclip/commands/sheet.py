@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from minclip.images.image import open_image
+from minclip.images import open_image
 
 if TYPE_CHECKING:
     from minclip.commands.demo import Answer

@@ -69,11 +69,6 @@ def softmax(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
 # --- activations (elementwise: dx = dy f'(x)) ------------------------------------------------------------------------
 
 
-def erf(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """f' = 2 / sqrt(pi) e^(-x^2)."""
-    return dy * x.dtype.type(2 / math.sqrt(math.pi)) * np.exp(-x * x)
-
-
 def gelu(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
     """f = x Phi(x):  f' = Phi(x) + x phi(x), phi the standard normal's density, the derivative of Phi."""
     x = np.clip(x, -40, 40)  # Phi is 0 or 1 there to the last digit, and x^2 does not overflow
@@ -281,3 +276,11 @@ def post_norm_block(
     return dsum + multi_head_attention(
         dsum, x, p.at("attention"), steps, names, mask, relative=relative, head_mask=head_mask, note=note
     )
+
+
+# --- numerical detail ----------------------------------------------------------------------------------------------
+
+
+def erf(dy: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """f' = 2 / sqrt(pi) e^(-x^2)."""
+    return dy * x.dtype.type(2 / math.sqrt(math.pi)) * np.exp(-x * x)

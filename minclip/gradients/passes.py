@@ -1,23 +1,30 @@
-"""One tower forwards with its steps kept, and back again: the one place where gradients meet the towers' arguments."""
+"""One tower forwards with its steps kept, and back again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from minclip.config import Config, RobertaConfig, TextConfig
+from minclip.config import Config
 from minclip.gradients import towers as backwards
 from minclip.gradients.record import Parameters, Steps
-from minclip.inputs import IMAGE_INPUTS, TEXT_INPUTS, checked_pixels, checked_text, inputs_of
+from minclip.inputs import ImageInputs, TextInputs, image_inputs, split_inputs, text_inputs
 from minclip.layers import Note, silent
 from minclip.towers import causal_text_tower, head, roberta_text_tower, vision_tower
 from minclip.weights import Weights
 
+BACKWARDS: dict[Any, Callable[..., np.ndarray]] = {
+    vision_tower: backwards.vision_tower,
+    causal_text_tower: backwards.causal_text_tower,
+    roberta_text_tower: backwards.roberta_text_tower,
+}
+"""The towers, and what undoes each."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Pass:
     """A tower's forward pass, kept to go back through.
 
@@ -27,38 +34,43 @@ class Pass:
     tower: str
     config: Config
     weights: Weights
-    inputs: Mapping[str, Any]
+    inputs: Any
     steps: Steps
     pooled: np.ndarray
     embeds: np.ndarray
 
+    @property
+    def tower_config(self) -> Any:
+        """The config of this tower."""
+        return self.config.vision_config if self.tower == "vision" else self.config.text_config
+
+    def pooled_at(self) -> np.ndarray:
+        """The token whose state stands for each row of the batch (b,)."""
+        return np.zeros(len(self.embeds), int) if self.tower == "vision" else backwards.pooled_at(self.inputs)
+
     def backward(self, dembeds: np.ndarray, p: Parameters, note: Note = silent) -> np.ndarray:
         """From dembeds (b, p) to the gradient of what the tower was given: pixels (b, c, h, w), or the embeddings of
-        its tokens (b, t, d). On the way p's gradients are added up, and `note` is told those of the steps."""
-        kind = "visual" if self.tower == "vision" else "text"
-        dpooled = backwards.head(dembeds, f"{kind}_projection", self.pooled, p)
+        its tokens (b, t, d). On the way p's gradients are added up, and `note` is called with those of the steps."""
+        dpooled = backwards.head(dembeds, PROJECTIONS[self.tower], self.pooled, p)
         note("pooled", dpooled)
-        return _BACKWARDS[_kind(self.tower, self.config)](
-            dpooled, p, self.steps, _tower_config(self.tower, self.config), **self.inputs, note=note
-        )
+        back = BACKWARDS[vision_tower if self.tower == "vision" else self.config.family.text_tower]
+        return back(dpooled, p, self.steps, self.tower_config, self.inputs, note)
 
     def rows(self, chosen: np.ndarray) -> Pass:
         """The same pass for the chosen rows of the batch (n,), in that order; a row may be chosen more than once."""
         b = len(self.embeds)
-        alone = ("head_mask", "interpolate_pos_encoding")
-        inputs = {
-            name: value if name in alone or np.ndim(value) < 2 or len(value) != b else value[chosen]
-            for name, value in self.inputs.items()
+        fields = {
+            name: value[chosen]
+            for name, value in vars(self.inputs).items()
+            if name != "head_mask" and isinstance(value, np.ndarray) and len(value) == b
+            if name != "position_ids" or value.ndim == 2
         }
-        return Pass(
-            self.tower,
-            self.config,
-            self.weights,
-            inputs,
-            self.steps.rows(chosen),
-            self.pooled[chosen],
-            self.embeds[chosen],
-        )
+        inputs = replace(self.inputs, **fields)
+        steps, pooled, embeds = self.steps.rows(chosen), self.pooled[chosen], self.embeds[chosen]
+        return replace(self, inputs=inputs, steps=steps, pooled=pooled, embeds=embeds)
+
+
+PROJECTIONS = {"vision": "visual_projection", "text": "text_projection"}
 
 
 def forward(tower: str, weights: Weights, config: Config, inputs: Mapping[str, Any]) -> Pass:
@@ -66,35 +78,20 @@ def forward(tower: str, weights: Weights, config: Config, inputs: Mapping[str, A
 
     Raises ValueError naming the input that does not fit.
     """
-    given = inputs_of(dict(inputs), IMAGE_INPUTS if tower == "vision" else TEXT_INPUTS)
-    if tower == "vision":
-        pixels = checked_pixels(given.get("pixel_values"), config, given.get("interpolate_pos_encoding", False))
-        checked = {**given, "pixel_values": np.asarray(pixels, weights.dtype)}
-    else:
-        checked = {"input_ids": None, **checked_text(given, config)}
-        for name in ("inputs_embeds", "head_mask"):
-            if name in checked:
-                checked[name] = np.asarray(checked[name], weights.dtype)
+    text, vision = split_inputs(dict(inputs))
     steps = Steps()
-    run = _FORWARDS[_kind(tower, config)]
-    _, pooled = run(**checked, w=weights, config=_tower_config(tower, config), note=steps.note)
-    embeds = head("visual_projection" if tower == "vision" else "text_projection", pooled, weights)
+    checked: ImageInputs[np.ndarray] | TextInputs[np.ndarray]
+    if tower == "vision":
+        checked = image_inputs(config, **vision)
+        checked = replace(checked, pixel_values=checked.pixel_values.astype(weights.dtype, copy=False))
+        assert config.vision_config is not None
+        _, pooled = vision_tower(checked, weights, config.vision_config, note=steps.note)
+    else:
+        checked, family = text_inputs(config, **text), config.family
+        floats = {name: getattr(checked, name) for name in ("inputs_embeds", "head_mask")}
+        typed = {name: x.astype(weights.dtype, copy=False) for name, x in floats.items() if x is not None}
+        checked = replace(checked, **typed)
+        _, pooled = family.text_tower(checked, weights, config.text_config, pool=family.pool, note=steps.note)
+    embeds = head(PROJECTIONS[tower], pooled, weights)
     assert embeds is not None
     return Pass(tower, config, weights, checked, steps, pooled, embeds)
-
-
-_FORWARDS: dict[str, Any] = {"vision": vision_tower, "causal": causal_text_tower, "roberta": roberta_text_tower}
-_BACKWARDS: dict[str, Any] = {
-    "vision": backwards.vision_tower,
-    "causal": backwards.causal_text_tower,
-    "roberta": backwards.roberta_text_tower,
-}
-
-
-def _tower_config(tower: str, config: Config) -> Any:
-    return config.vision_config if tower == "vision" else config.text_config
-
-
-def _kind(tower: str, config: Config) -> str:
-    text = {TextConfig: "causal", RobertaConfig: "roberta"}
-    return "vision" if tower == "vision" else text[type(_tower_config(tower, config))]

@@ -1,8 +1,8 @@
 """`minclip.towers` backwards: from the gradient of the pooled vector to those of pixels or tokens.
 
 Letters in shapes: b batch, c channels, t tokens, d width. `p` holds the tensors of the whole checkpoint and collects
-their gradients. `note` is told the gradients of steps under the steps' own names (`layers.3.probabilities`), in the
-order in which they are computed: from the last layer to the first.
+their gradients. `note` is called with the gradient of each step under the step's own name (`layers.3.probabilities`),
+in the order in which they are computed: from the last layer to the first.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import numpy as np
 from minclip.config import RobertaConfig, TextConfig, VisionConfig
 from minclip.gradients.layers import layer_norm, linear, post_norm_block, pre_norm_block
 from minclip.gradients.record import Parameters, Steps
+from minclip.inputs import ImageInputs, TextInputs
 from minclip.layers import Note, causal_mask, padding_mask, silent
-from minclip.towers import cubic_weights, end_of_text, roberta_positions, under
+from minclip.towers import cubic_weights, roberta_positions, under
 
 # --- vision --------------------------------------------------------------------------------------------------------
 
@@ -23,9 +24,7 @@ def vision_tower(
     p: Parameters,
     steps: Steps,
     config: VisionConfig,
-    pixel_values: np.ndarray,
-    *,
-    interpolate_pos_encoding: bool = False,
+    inputs: ImageInputs[np.ndarray],
     note: Note = silent,
 ) -> np.ndarray:
     """From dpooled (b, d) to dpixel_values (b, c, height, width)."""
@@ -38,13 +37,13 @@ def vision_tower(
     note("embeddings", dx)
     if p.wanted:
         dpositions = dx.sum(axis=0)  # (t, d)
-        if interpolate_pos_encoding:
-            height, width = pixel_values.shape[2:]
+        if inputs.interpolate_pos_encoding:
+            height, width = inputs.pixel_values.shape[2:]
             rows, columns = height // config.patch_size, width // config.patch_size
             dpositions = interpolate_positions(dpositions, config.grid, rows, columns)
         p.add("embeddings.position_embedding.weight", dpositions)
         p.add("embeddings.class_embedding", dx[:, 0].sum(axis=0))
-    return patch_embeddings(dx[:, 1:], pixel_values, p, "embeddings.patch_embedding.weight")
+    return patch_embeddings(dx[:, 1:], inputs.pixel_values, p, "embeddings.patch_embedding.weight")
 
 
 def patch_embeddings(dy: np.ndarray, pixel_values: np.ndarray, p: Parameters, name: str) -> np.ndarray:
@@ -87,31 +86,38 @@ def causal_text_tower(
     p: Parameters,
     steps: Steps,
     config: TextConfig,
-    input_ids: np.ndarray,
-    attention_mask: np.ndarray | None = None,
-    position_ids: np.ndarray | None = None,
-    *,
-    inputs_embeds: np.ndarray | None = None,
-    head_mask: np.ndarray | None = None,
+    inputs: TextInputs[np.ndarray],
     note: Note = silent,
 ) -> np.ndarray:
-    """From dpooled (b, d) to the gradient of the token embeddings (b, t, d). Arguments as in the forward pass."""
+    """From dpooled (b, d) to the gradient of the token embeddings (b, t, d)."""
     p = p.at("text_model")
-    t = input_ids.shape[1]
+    t = inputs.input_ids.shape[1]
     last = steps[f"layers.{config.num_hidden_layers - 1}.output"]  # (b, t, d)
-    dx = np.zeros((len(dpooled), *last.shape[1:]), last.dtype)
-    dx[np.arange(len(dx)), end_of_text(input_ids, config)] = dpooled
+    dx = spread(dpooled, inputs)
     dx = layer_norm(dx, last, p, "final_layer_norm", config.layer_norm_eps)
     mask = causal_mask(t)  # (t, t)
-    if attention_mask is not None and not attention_mask.all():
-        mask = mask & padding_mask(attention_mask)  # (b, 1, t, t)
-    dx = pre_norm_layers(dx, p, steps, config, mask=mask, head_mask=head_mask, note=note)
+    if inputs.attention_mask is not None:
+        mask = mask & padding_mask(inputs.attention_mask)  # (b, 1, t, t)
+    dx = pre_norm_layers(dx, p, steps, config, mask=mask, head_mask=inputs.head_mask, note=note)
     note("embeddings", dx)
     if p.wanted:
-        if inputs_embeds is None:
-            p.add_rows("embeddings.token_embedding.weight", input_ids, dx)
-        p.add_rows("embeddings.position_embedding.weight", np.arange(t) if position_ids is None else position_ids, dx)
+        if inputs.inputs_embeds is None:
+            p.add_rows("embeddings.token_embedding.weight", inputs.input_ids, dx)
+        positions = np.arange(t) if inputs.position_ids is None else inputs.position_ids
+        p.add_rows("embeddings.position_embedding.weight", positions, dx)
     return dx
+
+
+def spread(dpooled: np.ndarray, inputs: TextInputs[np.ndarray]) -> np.ndarray:
+    """y = the state of one token:  dx = dy there, 0 elsewhere. (b, d) -> (b, t, d)"""
+    dx = np.zeros((len(dpooled), inputs.input_ids.shape[1], dpooled.shape[-1]), dpooled.dtype)
+    dx[np.arange(len(dx)), pooled_at(inputs)] = dpooled
+    return dx
+
+
+def pooled_at(inputs: TextInputs[np.ndarray]) -> np.ndarray:
+    """The token whose state stands for each text (b,): the one that ends it, or the first where nothing ends it."""
+    return np.zeros(len(inputs.input_ids), int) if inputs.ends is None else inputs.ends
 
 
 def roberta_text_tower(
@@ -119,49 +125,44 @@ def roberta_text_tower(
     p: Parameters,
     steps: Steps,
     config: RobertaConfig,
-    input_ids: np.ndarray | None,
-    attention_mask: np.ndarray | None = None,
-    position_ids: np.ndarray | None = None,
-    token_type_ids: np.ndarray | None = None,
-    *,
-    inputs_embeds: np.ndarray | None = None,
-    head_mask: np.ndarray | None = None,
+    inputs: TextInputs[np.ndarray],
     note: Note = silent,
 ) -> np.ndarray:
-    """From dpooled (b, project_dim) to the gradient of the token embeddings (b, t, d). Arguments as going forwards."""
+    """From dpooled (b, project_dim) to the gradient of the token embeddings (b, t, d)."""
     p, eps = p.at("text_model"), config.layer_norm_eps
-    dx = np.zeros((len(dpooled), *steps["pre_LN"].shape[1:-1], dpooled.shape[-1]), dpooled.dtype)
-    dx[:, 0] = dpooled
-    dx = linear(dx, steps["pre_LN"], p, "transformation")  # (b, t, d)
+    dx = linear(spread(dpooled, inputs), steps["pre_LN"], p, "transformation")  # (b, t, d)
     dx = layer_norm(dx, steps[f"layers.{config.num_hidden_layers - 1}.output"], p, "pre_LN", eps)
-    mask = None if attention_mask is None or attention_mask.all() else padding_mask(attention_mask)
+    mask = None if inputs.attention_mask is None else padding_mask(inputs.attention_mask)
     relative = None if config.position_embedding_type == "absolute" else config.position_embedding_type
     for i in reversed(range(config.num_hidden_layers)):
-        layer, only = p.at(f"roberta.encoder.layer.{i}"), None if head_mask is None else head_mask[i]
-        told, x = steps.at(f"layers.{i}"), entering(steps, i)
+        layer, factors = p.at(f"roberta.encoder.layer.{i}"), None if inputs.head_mask is None else inputs.head_mask[i]
+        noted, x, note_layer = steps.at(f"layers.{i}"), entering(steps, i), under(note, f"layers.{i}")
         note(f"layers.{i}.output", dx)
-        dx = post_norm_block(
-            dx, x, layer, told, config.hidden_act, eps, mask, relative, only, under(note, f"layers.{i}")
-        )
+        dx = post_norm_block(dx, x, layer, noted, config.hidden_act, eps, mask, relative, factors, note_layer)
     note("layers.input", dx)
 
-    e = p.at("roberta.embeddings")  # what entered the first norm is not noted: it is a sum of rows
-    if input_ids is None:
-        assert inputs_embeds is not None
-        input_ids = np.full(inputs_embeds.shape[:2], config.pad_token_id + 1)
-    tables = {"token_type_embeddings.weight": np.zeros_like(input_ids) if token_type_ids is None else token_type_ids}
-    if inputs_embeds is None:
-        tables["word_embeddings.weight"] = input_ids
+    e, ids = p.at("roberta.embeddings"), inputs.input_ids  # what entered the first norm is not noted: it is a sum
+    types = np.zeros_like(ids) if inputs.token_type_ids is None else inputs.token_type_ids
+    tables = {"token_type_embeddings.weight": types}
+    if inputs.inputs_embeds is None:
+        tables["word_embeddings.weight"] = ids
     if relative is None:
-        counted = roberta_positions(input_ids, config.pad_token_id)
-        tables["position_embeddings.weight"] = counted if position_ids is None else position_ids
-    rows = [e.weights.rows(name, ids) for name, ids in tables.items()]
-    x = np.sum(rows if inputs_embeds is None else [*rows, inputs_embeds], axis=0)  # (b, t, d)
+        counted = roberta_positions(ids, config.pad_token_id)
+        tables["position_embeddings.weight"] = counted if inputs.position_ids is None else inputs.position_ids
+    x = sum_of_rows(e, tables, inputs.inputs_embeds)  # (b, t, d)
     dx = layer_norm(dx, x, e, "LayerNorm", eps)
     if p.wanted:
-        for name, ids in tables.items():
-            e.add_rows(name, ids, dx)
+        for name, rows in tables.items():
+            e.add_rows(name, rows, dx)
     return dx
+
+
+def sum_of_rows(e: Parameters, tables: dict[str, np.ndarray], further: np.ndarray | None) -> np.ndarray:
+    """The rows looked up in each table, and `further`, added up: (b, t, d)."""
+    total = np.zeros(1, e.weights.dtype) if further is None else further
+    for name, rows in tables.items():
+        total = total + e.weights.rows(name, rows)
+    return total
 
 
 # --- both ----------------------------------------------------------------------------------------------------------
@@ -180,10 +181,10 @@ def pre_norm_layers(
     """All layers of one of CLIP's towers, the last one first. dx (b, t, d), result likewise."""
     activation, eps = config.hidden_act, config.layer_norm_eps
     for i in reversed(range(config.num_hidden_layers)):
-        layer, only = p.at(f"encoder.layers.{i}"), None if head_mask is None else head_mask[i]
-        told, x = steps.at(f"layers.{i}"), entering(steps, i)
+        layer, factors = p.at(f"encoder.layers.{i}"), None if head_mask is None else head_mask[i]
+        noted, x, note_layer = steps.at(f"layers.{i}"), entering(steps, i), under(note, f"layers.{i}")
         note(f"layers.{i}.output", dx)
-        dx = pre_norm_block(dx, x, layer, told, activation, eps, mask, only, under(note, f"layers.{i}"))
+        dx = pre_norm_block(dx, x, layer, noted, activation, eps, mask, factors, note_layer)
     note("layers.input", dx)
     return dx
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 # 32 bits, less 8 for the pixel and 2 for the sign and for filters whose weights add up to more than 1 in magnitude:
-# a sum of weight * pixel never overflows int32 (tests/test_resize.py bounds it).
+# a sum of weight * pixel never overflows int32 (tests/images/test_resize.py bounds it).
 FRACTION_BITS = 22
 
 

@@ -1,17 +1,14 @@
-"""Where two models part: both towers run side by side, and their steps are compared as they are computed.
+"""Where two models part: the steps of both are compared in the order of the computation.
 
 The debugger of a backend. A bug somewhere in a tower spoils everything after it; the first step that differs is where
-it sits. Only one step of each model is held at a time, so that models of any size can be compared.
+it sits. The first model's steps are kept while the second one runs, so that a picture or two is the right input.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-import queue
-import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
-from contextvars import copy_context
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
@@ -20,12 +17,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from minclip.backend import Towers
-from minclip.config import Config, RobertaConfig, TextConfig
-from minclip.images.image import ImageSource
-from minclip.inputs import IMAGE_INPUTS, TEXT_INPUTS, checked_pixels, checked_text, inputs_of
+from minclip.config import Config
+from minclip.images import ImageSource
+from minclip.inputs import ImageInputs, TextInputs, checked_inputs
 from minclip.layers import causal_mask, padding_mask
 from minclip.model import Model
-from minclip.towers import TowerOutput, end_of_text
+from minclip.outputs import TowerOutput
 
 STEP_TOLERANCES = {"float64": 1e-9, "float32": 2e-5, "float16": 2e-2, "bfloat16": 1e-1}
 """How far a step may be off, in units of its largest number, by the type it was computed in; the looser of two counts.
@@ -52,7 +49,7 @@ class Divergence:
     tower: "text" or "vision". layer: counted from 0, or None before and after the layers. step: as the reference calls
     it ("q", "probabilities", "fc1", ...). error: the largest absolute difference, at `index`; scale: the largest
     absolute number of the first model's step. problem: where the two cannot be subtracted, why; error is then infinite.
-    told: False where every step agreed while it was told, and the towers differ when they are left to themselves.
+    alone: True where every noted step agreed, and the towers differ only when no steps are noted.
     """
 
     tower: str
@@ -62,12 +59,12 @@ class Divergence:
     scale: float = 1.0
     index: tuple[int, ...] = ()
     problem: str | None = None
-    told: bool = True
+    alone: bool = False
 
     def __str__(self) -> str:
         layer = "" if self.layer is None else f" layer {self.layer},"
         found = self.problem or f"off by {self.error:.2g} (scale {self.scale:.2g}) at {self.index}"
-        alone = "" if self.told else ", though all steps agree while they are told; look at the path without `note`"
+        alone = ", though all noted steps agree; look at the path that is taken without `note`" if self.alone else ""
         return f"{self.tower} tower,{layer} step {self.step}: {found}{alone}"
 
 
@@ -90,20 +87,15 @@ def first_divergence(
     What a backend computes where nobody can see it is its own business: queries at padding, masked scores.
     Raises ValueError where no tower can be run.
     """
-    text, vision = inputs_of(dict(inputs), TEXT_INPUTS), inputs_of(dict(inputs), IMAGE_INPUTS)
     towers = [name for name in ("text", "vision") if name in model_a.config.towers and name in model_b.config.towers]
-    given = {"text": text if "input_ids" in text else None, "vision": vision if "pixel_values" in vision else None}
-    if not any(given[tower] for tower in towers):
+    given = {tower: it for tower, it in checked_inputs(model_a.config, inputs).items() if tower in towers}
+    if not given:
         both = " and ".join(towers) or "no"
         raise ValueError(f"nothing to compare: the models share {both} tower, the inputs are {', '.join(inputs)}")
-    for tower in towers:
-        arguments = given[tower]
-        if arguments is None:
-            continue
-        seen = visible(tower, arguments, model_a.config)
-        runs: list[Run] = [partial(getattr(model.towers, tower), **arguments) for model in (model_a, model_b)]
+    for tower, arguments in given.items():
+        runs: list[Run] = [partial(getattr(model.towers, tower), arguments) for model in (model_a, model_b)]
         convert = model_a.towers.to_numpy, model_b.towers.to_numpy
-        compare = Comparison(tower, seen, tolerance)
+        compare = Comparison(tower, visible(arguments, model_a.config), tolerance)
         found = _in_steps(compare, runs, convert) or _in_outputs(compare, runs, convert)
         if found is not None:
             return found
@@ -133,29 +125,18 @@ class Visible:
 OUTPUTS = ("last_hidden_state", "pooler_output", "embeds", "logits")
 
 
-def visible(tower: str, given: Mapping[str, Any], config: Config) -> Visible | None:
-    """What can be seen of a tower that is called with `given`; None is all of it.
-
-    Checks the inputs, too, as a model does at its edge: raises ValueError for ids or pixels that mean nothing.
-    """
-    if tower == "vision":
-        checked_pixels(np.asarray(given["pixel_values"]), config, bool(given.get("interpolate_pos_encoding")))
+def visible(inputs: TextInputs[Any] | ImageInputs[Any], config: Config) -> Visible | None:
+    """What can be seen of a tower that is called with these inputs; None is all of it."""
+    if isinstance(inputs, ImageInputs):
         return None
-    ids, mask = (
-        checked_text({"input_ids": np.asarray(given["input_ids"])}, config)["input_ids"],
-        given.get("attention_mask"),
-    )
-    text = config.text_config
-    assert text is not None
-    b, t = ids.shape
-    real = np.ones((b, t), bool) if mask is None else np.asarray(mask).astype(bool)
-    bidirectional = isinstance(text, RobertaConfig)
-    keys = padding_mask(real) & (np.ones((t, t), bool) if bidirectional else causal_mask(t))  # (b, 1, t, t)
-    ends = np.zeros(b, int) if isinstance(text, RobertaConfig) else end_of_text(ids, text)
-    rows = real.copy()
-    rows[np.arange(b), ends] = True  # the pooled token is seen, be it padding
-    rows &= keys.any(axis=-1)[:, 0]  # but a query without keys has no meaning
-    return Visible(rows, keys, rows[np.arange(b), ends])
+    (b, t), family = inputs.input_ids.shape, config.family
+    real = np.ones((b, t), bool) if inputs.attention_mask is None else inputs.attention_mask
+    keys = padding_mask(real) & (causal_mask(t) if family.causal else np.ones((t, t), bool))  # (b, 1, t, t)
+    one_hot = np.broadcast_to(np.eye(t), (b, t, t))
+    pooled = family.pool(one_hot, inputs) != 0  # (b, t), the tokens that the pooled vector is made of
+    has_keys = keys.any(axis=-1)[:, 0]  # a query without keys has no meaning
+    rows = (real | pooled) & np.broadcast_to(has_keys, (b, t))  # a pooled token is seen, be it padding
+    return Visible(rows, keys, (rows | ~pooled).all(axis=1))
 
 
 class Comparison:
@@ -172,13 +153,13 @@ class Comparison:
         return Divergence(self.tower, layer, step, problem=problem)
 
     def steps(self, a: Step | None, b: Step | None) -> Divergence | None:
-        """Compare what the two models told in turn; None is the end of a run."""
+        """Compare what the two models noted in turn; None is the end of a run."""
         if a is None or b is None or a.name != b.name:
             if a is None:
                 assert b is not None
-                return self.at(b.name, "told by the second model, where the first is done")
-            instead = "is done" if b is None else f"tells {b.name}"
-            return self.at(a.name, f"not told by the second model, which {instead} instead")
+                return self.at(b.name, "noted by the second model, where the first is done")
+            instead = "is done" if b is None else f"notes {b.name}"
+            return self.at(a.name, f"not noted by the second model, which {instead} instead")
         return self.values(a.name, a.value, b.value, a.dtype, b.dtype)
 
     def values(self, name: str, a: np.ndarray, b: np.ndarray, *dtypes: str) -> Divergence | None:
@@ -220,17 +201,27 @@ ToNumpy = Callable[[Any], np.ndarray]
 
 
 def _in_steps(compare: Comparison, runs: list[Run], convert: tuple[ToNumpy, ToNumpy]) -> Divergence | None:
-    with closing(told(runs[0], convert[0], "first")) as ours, closing(told(runs[1], convert[1], "second")) as theirs:
-        return next((found for a, b in zip_longest(ours, theirs) if (found := compare.steps(a, b))), None)
+    """Compare the steps that both runs note, one by one; runs that note nothing have none."""
+    if not all(notes_steps(run) for run in runs):
+        return None
+    ours = noted(runs[0], convert[0], "first")
+    theirs = noted(runs[1], convert[1], "second")
+    return next((found for a, b in zip_longest(ours, theirs) if (found := compare.steps(a, b))), None)
+
+
+def notes_steps(run: Run) -> bool:
+    """Whether a tower takes `note` at all; a backend need not."""
+    parameters = inspect.signature(run).parameters.values()
+    return any(p.name == "note" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _in_outputs(compare: Comparison, runs: list[Run], convert: tuple[ToNumpy, ToNumpy]) -> Divergence | None:
-    """Nobody listening, a backend may take another way (fused attention, a compiled graph); that is compared, too."""
+    """Without `note`, a backend may take another way (fused attention, a compiled graph); that is compared, too."""
     found = _first_output(compare, [run() for run in runs], convert)
     if found is None:
         return None
     layers = _first_output(compare, [run(output_hidden_states=True) for run in runs], convert)
-    return replace(layers or found, told=False)
+    return replace(layers or found, alone=all(notes_steps(run) for run in runs))
 
 
 def _first_output(
@@ -254,47 +245,19 @@ def _named(output: TowerOutput) -> Iterator[tuple[str, Any]]:
         yield name, getattr(output, name)
 
 
-class Enough(BaseException):
-    """Ends a run that nobody listens to any more; no Exception, so that no backend takes it for one of its own."""
-
-
-def told(run: Run, to_numpy: ToNumpy, which: str) -> Generator[Step]:
-    """The steps that a run tells `note`, in a thread of its own that is never more than one step ahead."""
-    steps: queue.Queue[Step | BaseException | None] = queue.Queue(maxsize=1)
-    closed = threading.Event()
-    last = "the start"
+def noted(run: Run, to_numpy: ToNumpy, which: str) -> list[Step]:
+    """The steps that a run notes, copied, since the run goes on and may work in place."""
+    steps: list[Step] = []
 
     def note(name: str, value: Any) -> None:
-        nonlocal last
-        if closed.is_set():
-            raise Enough
-        last = name
-        kept = np.array(to_numpy(value))  # a copy: the run goes on, and may work in place
-        steps.put(Step(name, kept, str(getattr(value, "dtype", "")).rpartition(".")[2]))
+        steps.append(Step(name, np.array(to_numpy(value)), str(getattr(value, "dtype", "")).rpartition(".")[2]))
 
-    def work() -> None:
-        try:
-            run(note=note)
-        except BaseException as error:
-            error.add_note(f"raised in the {which} model, after {last}")
-            steps.put(error)
-        else:
-            steps.put(None)
-
-    thread = threading.Thread(target=copy_context().run, args=(work,), daemon=True)
-    thread.start()
     try:
-        while (step := steps.get()) is not None:
-            if isinstance(step, BaseException):
-                raise step
-            yield step
-    finally:
-        closed.set()
-        while thread.is_alive():  # a full queue would keep it waiting
-            try:
-                steps.get(timeout=0.01)
-            except queue.Empty:
-                continue
+        run(note=note)
+    except Exception as error:
+        error.add_note(f"raised in the {which} model, after {steps[-1].name if steps else 'the start'}")
+        raise
+    return steps
 
 
 # --- something to run them on --------------------------------------------------------------------------------------
@@ -315,7 +278,7 @@ def probe(model: Model, *, image: ImageSource | None = None, text: str | None = 
     elif "text" in config.towers and config.text_config is not None:
         t = min(16, config.text_config.context_length)
         real = np.arange(t) < np.array([[t], [(t + 1) // 2]])  # (2, t)
-        ids = random_ids(config.text_config, rng, real)
+        ids = random_ids(config, rng, real)
         inputs |= {"input_ids": ids, "attention_mask": real.astype(np.int64)}
     if image is not None:
         inputs |= model.processor(images=image)
@@ -326,20 +289,21 @@ def probe(model: Model, *, image: ImageSource | None = None, text: str | None = 
     return inputs
 
 
-def random_ids(
-    text: TextConfig | RobertaConfig, rng: np.random.Generator, real: np.ndarray, *, pad_with_end: bool = False
-) -> np.ndarray:
+def random_ids(config: Config, rng: np.random.Generator, real: np.ndarray, *, pad_with_end: bool = False) -> np.ndarray:
     """Ids (b, t) that end each row's run of real tokens (b, t) with the end-of-text id, and nowhere before.
 
-    What is not real is padding: any ids but the end's, or that everywhere after the end; in AltCLIP the padding's.
+    What is not real is padding: any ids but the end's, or that everywhere after the end; where the family has no rule
+    for the end of a text, the padding's.
     """
+    text = config.text_config
+    assert text is not None
     b, t = real.shape
     last = t - 1 - real[:, ::-1].argmax(axis=1)
-    if isinstance(text, RobertaConfig):
+    end = text.vocab_size - 1 if getattr(text, "pools_largest_id", False) else int(np.min(text.eos_token_id))
+    if config.family.ends is None:
         ids = np.where(real, rng.integers(0, text.vocab_size, (b, t)), text.pad_token_id)
-        ids[np.arange(b), last] = text.eos_token_id
+        ids[np.arange(b), last] = end
         return ids
-    end = text.vocab_size - 1 if text.pools_largest_id else text.eos_token_id
     ids = rng.integers(0, text.vocab_size - 1, (b, t))
     ids += ids >= end  # any id but the end's
     ids[np.arange(b), last] = end

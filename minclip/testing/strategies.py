@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from minclip.config import ACTIVATIONS, FAMILIES, POSITION_TYPES, Config, RobertaConfig, VisionConfig
-from minclip.images.image import ImageProcessor
+from minclip.config import ACTIVATIONS, POSITION_TYPES, Config, RobertaConfig, VisionConfig
+from minclip.families import FAMILIES
+from minclip.images import ImageProcessor
 from minclip.shapes import expected_shapes
 from minclip.testing.divergence import random_ids
 from minclip.weights import BFLOAT16, Weights
@@ -45,19 +46,19 @@ def single_towers(draw: st.DrawFn, least_width: int = 8) -> Config:
     """Checkpoints of one tower, with and without its projection."""
     family, tower = draw(st.sampled_from(sorted(FAMILIES))), draw(st.sampled_from(["text", "vision"]))
     fields = draw(_text_config(family, least_width) if tower == "text" else _vision_config(least_width))
-    projected = draw(st.booleans()) and family != "altclip"  # which has no such class
-    name = f"{FAMILIES[family].model_prefix}{tower.title()}Model{'WithProjection' if projected else ''}"
+    projected = draw(st.booleans()) and FAMILIES[family].heads_alone
+    name = f"{FAMILIES[family].class_prefix}{tower.title()}Model{'WithProjection' if projected else ''}"
     return Config.from_dict({**fields, "model_type": f"{family}_{tower}_model", "architectures": [name]})
 
 
 @st.composite
 def classifiers(draw: st.DrawFn, least_width: int = 8) -> Config:
     """Checkpoints of a vision tower with an image-classification head; a file without labels means two."""
-    family = draw(st.sampled_from(["clip", "metaclip_2"]))
+    family = draw(st.sampled_from(sorted(name for name, row in FAMILIES.items() if row.heads_alone)))
     labels = {str(i): f"label {i}" for i in range(draw(st.sampled_from([0, 1, 3, 7])))}
     given = {
         "model_type": family,
-        "architectures": [f"{FAMILIES[family].model_prefix}ForImageClassification"],
+        "architectures": [f"{FAMILIES[family].class_prefix}ForImageClassification"],
         "vision_config": draw(_vision_config(least_width)),
         "id2label": labels,
     }
@@ -91,7 +92,7 @@ def _vision_config(draw: st.DrawFn, least_width: int) -> dict[str, Any]:
 def _text_config(draw: st.DrawFn, family: str, least_width: int) -> dict[str, Any]:
     vocab, context = draw(st.integers(8, 60)), draw(st.integers(1, 20))
     given = {**draw(_tower_config(least_width)), "vocab_size": vocab, "max_position_embeddings": context}
-    if family != "altclip":  # 2 means the largest id in CLIP, and 2 in MetaCLIP 2
+    if not issubclass(FAMILIES[family].text_config, RobertaConfig):  # 2 means the largest id in CLIP, and 2 elsewhere
         return {**given, "eos_token_id": draw(st.sampled_from([2, 2, vocab - 1, vocab // 2]))}
     pad = draw(st.integers(0, 3))
     return {
@@ -197,7 +198,7 @@ def text_inputs(
 
     paddings: "right", "left"; "holes" are masked tokens anywhere but at the end; "unmasked": ids after the end, and
     nobody says so. batch: so many rows (default 1 to 4).
-    AltCLIP also gets token_type_ids.
+    Towers with more than one token type also get token_type_ids.
     """
     text = config.text_config
     assert text is not None
@@ -210,15 +211,15 @@ def text_inputs(
     start = t - lengths if padding == "left" else np.zeros(b, int)
     columns = np.arange(t)
     real = (columns >= start[:, None]) & (columns < (start + lengths)[:, None])  # (b, t)
-    ids = random_ids(text, rng, real, pad_with_end=pad_with_end and padding != "left")
+    ids = random_ids(config, rng, real, pad_with_end=pad_with_end and padding != "left")
     if padding == "holes":
         real &= rng.random((b, t)) < 0.6
         real[np.arange(b), start + lengths - 1] = True
     given = {"input_ids": ids}
     if padding not in ("unmasked", "none"):
         given["attention_mask"] = real.astype(mask_type)
-    if isinstance(text, RobertaConfig) and text.type_vocab_size > 1:
-        given["token_type_ids"] = rng.integers(0, text.type_vocab_size, (b, t))
+    if (types := getattr(text, "type_vocab_size", 1)) > 1:
+        given["token_type_ids"] = rng.integers(0, types, (b, t))
     return given
 
 

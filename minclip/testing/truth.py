@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +11,10 @@ import numpy as np
 
 from minclip.backend import NumpyBackend, Towers
 from minclip.config import Config
+from minclip.inputs import checked_inputs, split_inputs
+from minclip.outputs import TowerOutput
 from minclip.testing.divergence import first_divergence
 from minclip.testing.strategies import Case, RandomModel
-from minclip.towers import TowerOutput
 
 TOLERANCES = {"float64": 1e-6, "float32": 2e-5, "bfloat16": 2e-2, "float16": 2e-2}
 """The largest absolute error of a unit-length embedding against the reference in float64, by the type computed in."""
@@ -28,22 +29,16 @@ class Built:
 
     def run(self, given: dict[str, Any], **record: Any) -> dict[str, dict[str, Any]]:
         """The outputs of the towers that are given something, their arrays as NumPy's: {"text": {...}, ...}."""
-        outputs = {}
-        if "input_ids" in given:
-            outputs["text"] = self.towers.text(**text_part(given), **record)
-        if "pixel_values" in given:
-            outputs["vision"] = self.towers.vision(**image_part(given), **record)
-        return {tower: self._as_numpy(output) for tower, output in outputs.items()}
+        return {tower: self._as_numpy(run(inputs, **record)) for tower, run, inputs in self._runs(given)}
 
     def embed(self, given: dict[str, Any]) -> dict[str, np.ndarray]:
         """Unit vectors, as `Model` makes them."""
-        towers = self.towers
-        outputs = {}
-        if "input_ids" in given:
-            outputs["text"] = towers.text(**text_part(given)).embeds
-        if "pixel_values" in given:
-            outputs["vision"] = towers.vision(**image_part(given)).embeds
-        return {tower: towers.to_numpy(towers.unit(embeds)) for tower, embeds in outputs.items()}
+        outputs = {tower: run(inputs).embeds for tower, run, inputs in self._runs(given)}
+        return {tower: self.towers.to_numpy(self.towers.unit(embeds)) for tower, embeds in outputs.items()}
+
+    def _runs(self, given: dict[str, Any]) -> Iterator[tuple[str, Callable[..., TowerOutput], Any]]:
+        for tower, inputs in checked_inputs(self.config, given).items():
+            yield tower, getattr(self.towers, tower), inputs
 
     def _as_numpy(self, output: TowerOutput) -> dict[str, Any]:
         def convert(value: Any) -> Any:
@@ -52,12 +47,9 @@ class Built:
         return {name: convert(value) for name, value in vars(output).items() if value is not None}
 
 
-def text_part(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name not in ("pixel_values", "interpolate_pos_encoding")}
-
-
-def image_part(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name in ("pixel_values", "interpolate_pos_encoding")}
+def part(tower: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The named inputs of one tower."""
+    return split_inputs(dict(given))[("text", "vision").index(tower)]
 
 
 def truth(model: RandomModel) -> Built:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 
 from minclip.errors import TokenizerError
@@ -19,19 +19,17 @@ def find_tokenizer(folder: str | Path) -> Tokenizer | None:
     pair = (folder / "vocab.json").is_file() + (folder / "merges.txt").is_file()
     if pair == 2:
         return _bpe(folder)
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        try:
+            # searched, not parsed: a file may have 60 MB. Inside a string the quotes would be escaped
+            clip = re.search(rb'"end_of_word_suffix"\s*:\s*"</w>"', path.read_bytes())
+        except OSError as error:
+            raise TokenizerError(f"{path} cannot be read: {error.strerror}; fetch it again") from None
+        return _bpe(folder) if clip else _sentencepiece(folder)
     if any(folder.glob("*.model")):
         return _sentencepiece(folder)
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return _bpe(folder) if pair else None  # which says what is missing
-    try:
-        model = json.loads(path.read_text(encoding="utf-8"))["model"]
-        clip = model.get("end_of_word_suffix") == "</w>"
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise TokenizerError(
-            f"{path} is not the file of a tokenizer ({type(error).__name__}); fetch it again"
-        ) from None
-    return _bpe(folder) if clip else _sentencepiece(folder)
+    return _bpe(folder) if pair else None  # which says what is missing
 
 
 # imported where they are needed: each costs a start-up that the other kind of checkpoint need not pay

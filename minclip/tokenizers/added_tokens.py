@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,10 +12,22 @@ from minclip.errors import TokenizerError
 
 # Unicode's White_Space; Python's own idea of it has U+001C to U+001F besides.
 WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+LARGEST_ID = 2**31 - 1  # what every runtime's token ids can hold
 
 _WORD = regex.compile(r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]")
 _SPACES = regex.compile(f"[{WHITE_SPACE}]+")
 _SPACES_BEFORE = regex.compile(f"(?r)[{WHITE_SPACE}]+")
+
+
+def token_id(value: Any, token: Any, source: Any) -> int:
+    """The id that a file gives a token, written as a number or as its digits. TokenizerError where it is none."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 10:
+        value = int(value)
+    if type(value) is not int or not 0 <= value <= LARGEST_ID:
+        raise TokenizerError(
+            f"{source} gives token {token!r:.80} the id {value!r:.40}; expected a whole number from 0 to {LARGEST_ID}"
+        )
+    return value
 
 
 @dataclass(frozen=True)
@@ -69,9 +81,8 @@ class AddedTokenFinder:
         longest_first = sorted(self._tokens, key=len, reverse=True)
         self._pattern = regex.compile("|".join(map(regex.escape, longest_first))) if self._tokens else None
 
-    def split(self, text: str) -> list[tuple[int | None, int, int]]:
+    def split(self, text: str) -> Iterator[tuple[int | None, int, int]]:
         """(id, start, end) in order, together all of `text`; id is None for the text between added tokens."""
-        parts: list[tuple[int | None, int, int]] = []
         done = 0
         for match in self._pattern.finditer(text) if self._pattern else ():
             start, end = match.span()
@@ -83,9 +94,8 @@ class AddedTokenFinder:
             if token.rstrip and (spaces := _SPACES.match(text, end)):
                 end = spaces.end()
             if done < start:
-                parts.append((None, done, start))
-            parts.append((index, start, end))
+                yield None, done, start
+            yield index, start, end
             done = end
         if done < len(text):
-            parts.append((None, done, len(text)))
-        return parts
+            yield None, done, len(text)

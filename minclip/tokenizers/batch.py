@@ -1,21 +1,26 @@
-"""The face that every tokenizer shows: one text or many in, one rectangle of ids out.
+"""What every tokenizer does: one text or many in, one rectangle of ids out.
 
-A tokenizer of its own kind supplies `encode_text` (text to ids, without the tokens that frame it) and `decode`;
-framing, truncation, padding and the masks are the same for all and live here.
+A tokenizer of its own kind supplies `encode_text` (text to ids, without the tokens that frame it), the tokens by id and
+its files; framing, truncation, padding and the masks are the same for all and live here.
 """
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from minclip.errors import TokenizerError
+from minclip.files import replacing_together
+from minclip.tokenizers.segmentation import Span
 
-Padding = Literal["longest", "max_length", False]
+Padding = Literal["longest", "max_length"] | bool
+
+COUNTED = 100_000  # characters; of a longer text that does not fit, an error does not count the tokens
 
 
 class Tokenizer(ABC):
@@ -29,17 +34,37 @@ class Tokenizer(ABC):
     pad_token_id: int
     max_length: int
 
+    # --- what each kind supplies -----------------------------------------------------------------------------------
+
     @abstractmethod
-    def encode_text(self, text: str) -> list[int]:
-        """The ids of one text, unframed and untruncated."""
+    def encode_text(self, text: str, limit: int | None = None) -> list[int]:
+        """The ids of one text, unframed. With a limit the rest of a long text may be left unread.
+
+        The first `limit` ids are then the same; how many more there are, if any, is left open.
+        """
+
+    @abstractmethod
+    def encode_with_offsets(self, text: str) -> list[Span]:
+        """(id, start, end) of each token of one text, unframed; start and end count characters of `text`."""
+
+    @abstractmethod
+    def id_to_token(self, index: int) -> str:
+        """The token as the vocabulary spells it. An id outside the vocabulary raises TokenizerError."""
 
     @abstractmethod
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """The text that the ids stand for. An id outside the vocabulary raises TokenizerError."""
 
     @abstractmethod
-    def save(self, folder: str | Path) -> None:
-        """Write the files from which this tokenizer, and Transformers' of the same kind, are loaded again."""
+    def files(self) -> dict[str, bytes]:
+        """The files from which this tokenizer, and Transformers' of the same kind, are loaded again: name to content.
+
+        Raises TokenizerError where a token cannot be written as text.
+        """
+
+    @abstractmethod
+    def leftovers(self, folder: Path) -> list[str]:
+        """Names of files in `folder` that would be read instead of or beside this tokenizer's own, if saved there."""
 
     @property
     @abstractmethod
@@ -51,6 +76,19 @@ class Tokenizer(ABC):
     def special_ids(self) -> frozenset[int]:
         """The ids that frame, pad or otherwise do not stand for text."""
 
+    # --- what all do alike -----------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.vocab_size:,} tokens, texts of up to {self.max_length})"
+
+    def tokenize(self, text: str) -> list[str]:
+        """The tokens of one text, unframed, as the vocabulary spells them."""
+        return [self.id_to_token(index) for index in self.encode_text(checked_text(text))]
+
+    def batch_decode(self, rows: Iterable[Iterable[int]], *, skip_special_tokens: bool = False) -> list[str]:
+        """The texts of many rows of ids; see `decode`."""
+        return [self.decode(row, skip_special_tokens=skip_special_tokens) for row in rows]
+
     def encode(
         self, text: str, *, add_special_tokens: bool = True, truncation: bool = False, max_length: int | None = None
     ) -> list[int]:
@@ -59,19 +97,20 @@ class Tokenizer(ABC):
         Truncation cuts the text, never the end token, so that the result has at most `max_length` ids.
         Raises TokenizerError where `truncation` is off and `max_length` is given but too short.
         """
-        if not isinstance(text, str):
-            raise TokenizerError(f"a text must be a str, not {type(text).__name__}: {text!r:.80}")
-        ids = self.encode_text(text)
+        checked_text(text)
         frame = 2 if add_special_tokens else 0
         if max_length is None and truncation:
             max_length = self.max_length
-        limit = None if max_length is None else max_length - frame
+        limit = None if max_length is None else _whole_number(max_length, "max_length") - frame
         if limit is not None and limit < 0:
             raise TokenizerError(f"max_length={max_length} has no room for the {frame} framing tokens; use at least 2")
+        short = len(text) <= COUNTED and not truncation
+        ids = self.encode_text(text, None if limit is None or short else limit + 1)
         if limit is not None and len(ids) > limit:
             if not truncation:
+                count = f"{len(ids) + frame}" if short else "many"
                 raise TokenizerError(
-                    f"text of {len(ids) + frame} tokens is longer than {limit + frame}; "
+                    f"text of {count} tokens is longer than {max_length}; "
                     f"shorten it or pass truncation=True: {text[:60]!r}"
                 )
             ids = ids[:limit]
@@ -79,7 +118,7 @@ class Tokenizer(ABC):
 
     def __call__(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         *,
         padding: Padding = "longest",
         truncation: bool = True,
@@ -88,15 +127,16 @@ class Tokenizer(ABC):
     ) -> dict[str, np.ndarray]:
         """Encode a text or a batch of them into a rectangle.
 
-        padding: "longest" pads to the longest text of the batch, "max_length" to `max_length`; False refuses texts
-        of different lengths. Padding goes on the right, with `pad_token_id`.
+        padding: "longest" or True pads to the longest text of the batch, "max_length" to `max_length`; False refuses
+        texts of different lengths. Padding goes on the right, with `pad_token_id`.
         Returns input_ids and attention_mask (1 for a token, 0 for padding), both (b, t) int64, and on request
-        special_tokens_mask (b, t), 1 where the id does not stand for text.
+        special_tokens_mask (b, t), 1 for the tokens that frame and pad; a special token in the text itself counts as
+        text there, as in Transformers.
         Raises TokenizerError for an empty batch, for something that is no text, or for a text longer than
         `max_length` where `truncation` is off.
         """
-        if padding not in ("longest", "max_length", False):
-            raise TokenizerError(f"padding={padding!r} is not one of 'longest', 'max_length', False")
+        if not isinstance(padding, bool) and padding not in ("longest", "max_length"):
+            raise TokenizerError(f"padding={padding!r} is not one of True, False, 'longest', 'max_length'")
         if not isinstance(texts, str | Iterable) or isinstance(texts, bytes):
             raise TokenizerError(
                 f"texts must be a str or a sequence of them, not {type(texts).__name__}: {texts!r:.80}"
@@ -108,13 +148,82 @@ class Tokenizer(ABC):
         rows = [self.encode(text, truncation=truncation, max_length=limit) for text in batch]
         width = limit if padding == "max_length" else max(map(len, rows))
         if padding is False and any(len(row) != width for row in rows):
-            raise TokenizerError("texts differ in length and padding=False; use padding='longest'")
+            raise TokenizerError("texts differ in length and padding=False; use padding=True")
         lengths = np.array([len(row) for row in rows])
         mask = np.arange(width) < lengths[:, None]  # (b, t)
         input_ids = np.full((len(rows), width), self.pad_token_id, dtype=np.int64)
         input_ids[mask] = [i for row in rows for i in row]
         result = {"input_ids": input_ids, "attention_mask": mask.astype(np.int64)}
         if return_special_tokens_mask:
-            special = ~mask | np.isin(input_ids, list(self.special_ids))
-            result["special_tokens_mask"] = special.astype(np.int64)
+            text_begins, text_ends = 1, lengths[:, None] - 1
+            place = np.arange(width)
+            result["special_tokens_mask"] = ((place < text_begins) | (place >= text_ends)).astype(np.int64)
         return result
+
+    def check_vocabulary(self, vocab_size: int) -> None:
+        """Raise TokenizerError where a model with embeddings for `vocab_size` ids cannot be this tokenizer's."""
+        frame = max(self.bos_token_id, self.eos_token_id, self.pad_token_id)
+        if frame >= vocab_size:
+            raise TokenizerError(
+                f"the tokenizer frames texts with id {frame}, and config.json says vocab_size {vocab_size}; "
+                "these files are not of one checkpoint"
+            )
+
+    def check_folder(self, folder: str | Path) -> None:
+        """Raise TokenizerError where files in `folder` would make it unclear which tokenizer was saved there."""
+        if found := self.leftovers(Path(folder)):
+            raise TokenizerError(
+                f"{folder} holds {' and '.join(found)} of another tokenizer, which would be read for this one; "
+                "save to another folder or move them away"
+            )
+
+    def save(self, folder: str | Path) -> None:
+        """Write `files()` into a folder, all of them or none; no other file there is touched.
+
+        Raises TokenizerError, before anything is written, as `files` and `check_folder` do.
+        """
+        folder, contents = Path(folder), self.files()
+        self.check_folder(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing_together() as begin:
+                for name, data in contents.items():
+                    begin(folder / name).write(data)
+        except OSError as error:
+            raise TokenizerError(f"cannot write the tokenizer to {folder}: {error.strerror or error}") from None
+
+
+def checked_text(text: str) -> str:
+    """The text itself. TokenizerError where it is none."""
+    if not isinstance(text, str):
+        raise TokenizerError(f"a text must be a str, not {type(text).__name__}: {text!r:.80}")
+    return text
+
+
+def checked_unicode(text: str) -> str:
+    """The text itself. TokenizerError where it holds half of a surrogate pair, which has no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        raise TokenizerError(f"the text holds U+{code:04X}, half of a surrogate pair; decode it properly") from None
+    return text
+
+
+def checked_ids(ids: Iterable[int]) -> list[int]:
+    """The ids as Python's ints. TokenizerError where one is no whole number."""
+    try:
+        return [operator.index(index) for index in ids]
+    except TypeError as error:
+        raise TokenizerError(f"ids must be a sequence of whole numbers: {error}") from None
+
+
+def unknown_id(index: int, vocab_size: int) -> TokenizerError:
+    """The error for an id outside the vocabulary."""
+    return TokenizerError(f"id {index} is not in the vocabulary; ids go from 0 to {vocab_size - 1}")
+
+
+def _whole_number(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TokenizerError(f"{name}={value!r:.40} is not a whole number")
+    return int(value)

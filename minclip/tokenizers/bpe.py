@@ -1,44 +1,47 @@
 """CLIP's byte-level BPE: words spelt in bytes, then glued together, pair by pair, in the order that training found.
 
 Sennrich et al. 2016 (arXiv:1508.07909) for the merges, Radford et al. 2019 (GPT-2) for the bytes; CLIP marks the end
-of a word with `</w>` on its last symbol. Read in order: `spell`, `merge`, `train_merges`, then the tokenizer.
+of a word with `</w>` on its last symbol. Read in order: `spell` and `merge`,
+which are the whole idea; `train_merges`, where merges come from; then the tokenizer, which adds cleaning, special
+tokens and a memory of words.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import pairwise
 from math import inf
 from pathlib import Path
 
 import regex
 
 from minclip.errors import TokenizerError
-from minclip.tokenizers.added_tokens import AddedToken
-from minclip.tokenizers.batch import Tokenizer
+from minclip.tokenizers.added_tokens import AddedToken, AddedTokenFinder
+from minclip.tokenizers.batch import Tokenizer, checked_ids, checked_text, checked_unicode, unknown_id
 from minclip.tokenizers.bpe_files import (
     END_OF_WORD,
     MAX_LENGTH,
-    BPEFiles,
-    MergeError,
+    ROLES,
+    BPEVocabulary,
+    Pair,
     base_symbols,
     byte_symbols,
-    check_fit,
+    file_contents,
+    leftovers,
     read_folder,
     read_openai,
-    write_folder,
 )
-from minclip.tokenizers.cleaning import FRAMES, AddedTokenCutter, Cleaning, clean, is_plain, split_words
-
-Pair = tuple[str, str]
+from minclip.tokenizers.cleaning import FRAMES, Cleaning, clean, clean_stretches, is_plain, split_words
+from minclip.tokenizers.offsets import clean_with_places
+from minclip.tokenizers.segmentation import Span, first_tokens, merge_pairs
 
 BYTE_SYMBOLS = byte_symbols()
 BYTE_OF_SYMBOL = {symbol: byte for byte, symbol in enumerate(BYTE_SYMBOLS)}
-LONG_WORD = 48  # symbols; from here on `merge_long` is the faster of the two
+LONG_WORD = 48  # symbols; beyond, `merge_pairs` is faster than `merge`
 REMEMBERED = 65_536  # words and runs whose ids are kept; ordinary English needs a fraction of it
 REMEMBERED_LETTERS = 64  # a longer word is not kept, so that a hostile text cannot fill the memory
 
@@ -61,32 +64,16 @@ def merge(symbols: Sequence[str], ranks: Mapping[Pair, int]) -> list[str]:
     return symbols
 
 
-def merge_long(symbols: Sequence[str], ranks: Mapping[Pair, int]) -> list[str]:
-    """What `merge` gives, in n log n steps instead of n squared: a heap of pairs over a linked list of symbols."""
-    symbols = list(symbols)
-    end = len(symbols)
-    before, after = list(range(-1, end - 1)), list(range(1, end + 1))
-    heap = [(ranks[pair], i) for i, pair in enumerate(pairwise(symbols)) if pair in ranks]
-    heapq.heapify(heap)
-    while heap:
-        rank, i = heapq.heappop(heap)
-        j = after[i]
-        if j == end or ranks.get((symbols[i], symbols[j])) != rank:
-            continue  # one of the two was glued to another symbol in the meantime
-        symbols[i] += symbols[j]
-        symbols[j] = ""
-        after[i] = after[j]
-        if after[i] < end:
-            before[after[i]] = i
-        for left, right in ((before[i], i), (i, after[i])):
-            if left >= 0 and right < end and (rank_here := ranks.get((symbols[left], symbols[right]))) is not None:
-                heapq.heappush(heap, (rank_here, left))
-    return [symbol for symbol in symbols if symbol]
-
-
 def merge_word(symbols: Sequence[str], ranks: Mapping[Pair, int]) -> list[str]:
-    """`merge`, whichever way is the faster for a word of this length."""
-    return merge(symbols, ranks) if len(symbols) <= LONG_WORD else merge_long(symbols, ranks)
+    """`merge`, for long words by `merge_pairs`, which gives the same in n log n steps instead of n squared."""
+    if len(symbols) <= LONG_WORD:
+        return merge(symbols, ranks)
+
+    def pair(left: str, right: str) -> tuple[int, str] | None:
+        rank = ranks.get((left, right))
+        return None if rank is None else (rank, left + right)
+
+    return [symbol for symbol, _, _ in merge_pairs(symbols, pair)]
 
 
 def glue(symbols: Sequence[str], pair: Pair) -> list[str]:
@@ -145,56 +132,49 @@ def train_merges(words: Mapping[str, int], count: int) -> list[Pair]:
 class BPETokenizer(Tokenizer):
     """CLIP's tokenizer: `tokenizer(["a photo of a cat"])` gives input_ids and attention_mask, framed and padded.
 
-    vocab: token to id. merges: pairs of tokens, the earliest learnt first. cleaning: see `minclip.tokenizers.cleaning`.
-    The special tokens need ids, in `vocab` or in `added_tokens`; pad_token and unk_token are eos_token unless given.
-    A byte that the vocabulary lacks, as small ones in tests do, becomes unk_token, one for each.
+    vocabulary: tokens, merges and special tokens, as the files have them. cleaning: see `minclip.tokenizers.cleaning`.
+    The special tokens need ids, in `vocab` or in `added_tokens`. A byte that the vocabulary lacks, as small ones in
+    tests do, becomes unk_token, one for each.
 
     Special and added tokens in a text become their ids. With "ftfy" the two frames are found as the training code
     found them, as words of the cleaned text, and a pad token that is an ordinary symbol ("!" in some checkpoints)
     stays text; with "nfc" all are cut out beforehand, wherever they stand, as Transformers does.
 
-    Raises TokenizerError where ids repeat, a merge does not fit the vocabulary, or a special token has no id.
+    Raises TokenizerError where ids repeat, merges and vocabulary do not fit, or a special token has no id.
     """
 
-    def __init__(
-        self,
-        vocab: Mapping[str, int],
-        merges: Sequence[Pair],
-        *,
-        cleaning: Cleaning = "ftfy",
-        bos_token: str = "<|startoftext|>",
-        eos_token: str = "<|endoftext|>",
-        pad_token: str | None = None,
-        unk_token: str | None = None,
-        added_tokens: Sequence[AddedToken] = (),
-        max_length: int = MAX_LENGTH,
-    ) -> None:
+    def __init__(self, vocabulary: BPEVocabulary, cleaning: Cleaning = "ftfy") -> None:
         if cleaning not in ("ftfy", "nfc"):
             raise TokenizerError(f"cleaning={cleaning!r} is not one of 'ftfy', 'nfc'")
-        check_fit(vocab, merges)
+        vocabulary.check()
         self.cleaning: Cleaning = cleaning
-        self.max_length = max_length
-        self.vocab, self.merges = dict(vocab), list(merges)
+        self.added_tokens = with_ids(vocabulary)
+        self.vocab = vocabulary.vocab | {token.content: token.id for token in self.added_tokens if token.id is not None}
+        self.merges, self.max_length = vocabulary.merges, vocabulary.max_length
+        self.vocabulary = replace(vocabulary, vocab=self.vocab, added_tokens=self.added_tokens)
+        self.bos_token_id, self.eos_token_id, self.pad_token_id, self.unk_token_id = (
+            self.vocab[getattr(vocabulary, role)] for role in ROLES
+        )
         self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
-        self.bos_token, self.eos_token = bos_token, eos_token
-        self.pad_token, self.unk_token = pad_token or eos_token, unk_token or eos_token
-        self.added_tokens = self._give_ids(added_tokens)
-        self.vocab.update((token.content, token.id) for token in self.added_tokens if token.id is not None)
-        self.bos_token_id, self.eos_token_id = self.vocab[bos_token], self.vocab[eos_token]
-        self.pad_token_id, self.unk_token_id = self.vocab[self.pad_token], self.vocab[self.unk_token]
-        self._size = max(self.vocab.values()) + 1
+        self._longest = max(map(len, self.vocab))
         self._special_ids = frozenset(self.vocab[token.content] for token in self.added_tokens if token.special)
-        cut = [token for token in self.added_tokens if token.content not in self._left_in_text()]
-        self._cut_raw = AddedTokenCutter((token for token in cut if not token.normalized), self.vocab)
-        self._cut_clean = AddedTokenCutter((token for token in cut if token.normalized), self.vocab, cleaning)
-        self._runs_are_whole = not any(regex.search(r"\s", token.content) for token in cut)
+        # with "ftfy" the frames, and an ordinary symbol that pads, are left in the text, to be met as words
+        stay = {*FRAMES, *({vocabulary.pad_token} & set(base_symbols()))} if cleaning == "ftfy" else set()
+        cut = [(token.content, self.vocab[token.content], token) for token in self.added_tokens]
+        cut = [(content, index, token) for content, index, token in cut if content not in stay]
+        self._raw = AddedTokenFinder(found for found in cut if not found[2].normalized)
+        self._cleaned = AddedTokenFinder((clean(c, cleaning), i, token) for c, i, token in cut if token.normalized)
+        self._runs_are_whole = not any(regex.search(r"\s", content) for content, _, _ in cut)
         self._run_ids: dict[str, list[int]] = {}
         self._word_ids: dict[str, list[int]] = {}
 
     @classmethod
     def from_folder(cls, folder: str | Path, cleaning: Cleaning = "ftfy") -> BPETokenizer:
         """Read vocab.json + merges.txt, or tokenizer.json, and what the small files beside them add."""
-        return cls._from_files(read_folder(folder), cleaning, folder)
+        try:
+            return cls(read_folder(folder), cleaning)
+        except TokenizerError as error:
+            raise error if str(folder) in str(error) else TokenizerError(f"{folder}: {error}") from None
 
     @classmethod
     def from_openai(cls, path: str | Path, cleaning: Cleaning = "ftfy") -> BPETokenizer:
@@ -202,7 +182,7 @@ class BPETokenizer(Tokenizer):
 
         OpenAI's code pads with id 0, this tokenizer with the end token: no position before the padding can tell.
         """
-        return cls._from_files(read_openai(path), cleaning, path)
+        return cls(read_openai(path), cleaning)
 
     @classmethod
     def train(
@@ -213,29 +193,63 @@ class BPETokenizer(Tokenizer):
         room = vocab_size - len(base) - len(FRAMES)
         if room < 0:
             raise TokenizerError(f"vocab_size={vocab_size} is too small; bytes and frames alone take {len(base) + 2}")
-        words = Counter(chain.from_iterable(split_words(clean(text, cleaning), cleaning) for text in texts))
+        words = Counter(word for text in texts for word, _ in split_words(clean(text, cleaning), cleaning))
         merges = train_merges({word: n for word, n in words.items() if word not in FRAMES}, room)
         tokens = [*base, *map("".join, merges), *FRAMES]
-        return cls({t: n for n, t in enumerate(tokens)}, merges, cleaning=cleaning, max_length=max_length)
+        return cls(BPEVocabulary({t: n for n, t in enumerate(tokens)}, merges, max_length=max_length), cleaning)
 
     @property
     def vocab_size(self) -> int:
-        return self._size
+        return max(self.vocab.values()) + 1
 
     @property
     def special_ids(self) -> frozenset[int]:
         return self._special_ids
 
-    def encode_text(self, text: str) -> list[int]:
-        """The ids of one text, unframed and untruncated. A lone surrogate raises TokenizerError with "nfc"."""
+    def encode_text(self, text: str, limit: int | None = None) -> list[int]:
+        """The ids of one text, unframed. A lone surrogate raises TokenizerError with "nfc"."""
         if not (self._runs_are_whole and is_plain(text)):
-            return self._encode_any(text)
+            return self._encode_any(text, limit)
         # The fast path: nothing reaches across a space in plain text, so each run between spaces is encoded once.
-        # Equal to `_encode_any(text)`, and tested to be.
+        # Equal to `_encode_any(text)`, and tested to be. Every run has an id or more, so `limit` runs are enough.
         ids: list[int] = []
-        for run in text.split():
-            ids += self._run_ids.get(run) or self._remember(self._run_ids, run, self._encode_any)
+        for run in text.split() if limit is None else text.split(maxsplit=limit)[:limit]:
+            ids += self._run_ids.get(run) or self._remember(self._run_ids, run, self._encode_any, limit)
         return ids
+
+    def encode_with_offsets(self, text: str) -> list[Span]:
+        """(id, start, end) of each token of one text, unframed; start and end count characters of `text`.
+
+        A token of part of a character covers the character; what cleaning made of several characters covers them all.
+        """
+        spans: list[Span] = []
+        for index, start, end in self._raw.split(checked_text(text)):
+            if index is not None:
+                spans.append((index, start, end))
+                continue
+            cleaned, places = clean_with_places(text[start:end], lambda part: clean(part, self.cleaning))
+            for inner, a, b in self._cleaned.split(cleaned):
+                if inner is not None:
+                    spans.append((inner, start + places[a][0], start + places[b - 1][1]))
+                    continue
+                for word, first in split_words(cleaned[a:b], self.cleaning):
+                    origins = places[a + first : a + first + len(word)]
+                    # where each byte of the word comes from: a token has as many symbols as bytes
+                    bytes_from = [origin for origin, letter in zip(origins, word, strict=True) for _ in letter.encode()]
+                    done = 0
+                    tokens = self._tokens_of(word)
+                    for n, token in enumerate(tokens, 1):
+                        stop = len(bytes_from) if n == len(tokens) else done + len(token)
+                        span = (start + bytes_from[done][0], start + bytes_from[stop - 1][1])
+                        spans.append((self.vocab.get(token, self.unk_token_id), *span))
+                        done = stop
+        return spans
+
+    def id_to_token(self, index: int) -> str:
+        """The token as the vocabulary spells it: "cat</w>". An id outside the vocabulary raises TokenizerError."""
+        if index not in self._token_of_id:
+            raise unknown_id(index, self.vocab_size)
+        return self._token_of_id[index]
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """The text that the ids stand for, a space after each word; bytes that are no UTF-8 become U+FFFD.
@@ -243,108 +257,112 @@ class BPETokenizer(Tokenizer):
         Raises TokenizerError for an id outside the vocabulary.
         """
         dropped = self._special_ids if skip_special_tokens else frozenset()
-        try:
-            pieces = [self._bytes_of_id[i] for i in map(int, ids) if i not in dropped]
-        except KeyError as error:
-            raise TokenizerError(f"id {error} stands for no token; ids go from 0 to {self._size - 1}") from None
-        return b"".join(pieces).decode("utf-8", errors="replace").replace(END_OF_WORD, " ").strip()
+        tokens = [self.id_to_token(index) for index in checked_ids(ids) if index not in dropped]
+        data = b"".join(map(bytes_of, tokens))
+        return data.decode("utf-8", errors="replace").replace(END_OF_WORD, " ").strip()
 
-    def save(self, folder: str | Path) -> None:
-        """Write vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json.
+    def files(self) -> dict[str, bytes]:
+        """vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json, as Transformers reads them too.
 
-        Transformers' CLIPTokenizer opens the folder too. The files do not record the cleaning: name it when loading.
+        They do not record the cleaning: name it when loading.
         """
-        names = {n: getattr(self, n) for n in ("bos_token", "eos_token", "pad_token", "unk_token", "max_length")}
-        write_folder(folder, BPEFiles(self.vocab, self.merges, added_tokens=self.added_tokens, **names))
+        return file_contents(self.vocabulary)
 
-    @classmethod
-    def _from_files(cls, files: BPEFiles, cleaning: Cleaning, source: str | Path) -> BPETokenizer:
-        """The tokenizer of these files; an error names them, and for a merge its line."""
-        try:
-            return cls(
-                files.vocab,
-                files.merges,
-                cleaning=cleaning,
-                bos_token=files.bos_token,
-                eos_token=files.eos_token,
-                pad_token=files.pad_token,
-                unk_token=files.unk_token,
-                added_tokens=files.added_tokens,
-                max_length=files.max_length,
-            )
-        except MergeError as error:
-            raise TokenizerError(f"{files.merges_at} {files.first_merge + error.index}: {error}") from None
-        except TokenizerError as error:
-            raise TokenizerError(f"{source}: {error}") from None
-
-    def _left_in_text(self) -> set[str]:
-        """The special tokens that are not cut out of a text, but met as words when it is split; see the class."""
-        if self.cleaning == "nfc":
-            return set()
-        return {*FRAMES, *({self.pad_token} & set(base_symbols()))}
-
-    def _give_ids(self, added_tokens: Sequence[AddedToken]) -> list[AddedToken]:
-        """The added and the named special tokens, each with an id: its own, the vocabulary's, or the next free one."""
-        named = {"bos": self.bos_token, "eos": self.eos_token, "pad": self.pad_token, "unk": self.unk_token}
-        tokens = {**{t: AddedToken(t) for t in named.values()}, **{t.content: t for t in added_tokens}}
-        owners = {token_id: content for content, token_id in self.vocab.items()}
-        free = max([*owners, *(token.id for token in added_tokens if token.id is not None)], default=-1) + 1
-        result = []
-        for token in sorted(tokens.values(), key=lambda token: inf if token.id is None else token.id):
-            content, known = token.content, self.vocab.get(token.content)
-            roles = [role for role, name in named.items() if name == content]
-            token_id = known if token.id is None else token.id
-            if token_id is None:
-                if roles and token not in added_tokens:
-                    problem = f"the {roles[0]} token {content!r} has no id"
-                    raise TokenizerError(f"{problem}; add it to the vocabulary or name another")
-                token_id, free = free, free + 1
-            if known not in (None, token_id) or owners.setdefault(token_id, content) != content:
-                taken = f"{content!r} is {known}" if known is not None else f"{token_id} is {owners[token_id]!r}"
-                raise TokenizerError(f"added token {content!r} wants the id {token_id}, but in the vocabulary {taken}")
-            result.append(replace(token, id=token_id, special=token.special or bool(roles)))
-        return result
+    def leftovers(self, folder: Path) -> list[str]:
+        """Names of files in `folder` that Transformers would read instead of or beside this tokenizer's own."""
+        return leftovers(folder, self.vocabulary)
 
     @cached_property
-    def _bytes_of_id(self) -> dict[int, bytes]:
-        """What each id decodes to; an added token with letters outside the 256 symbols stands for its own UTF-8."""
+    def _token_of_id(self) -> dict[int, str]:
+        return {index: token for token, index in self.vocab.items()}
 
-        def bytes_of(token: str) -> bytes:
-            try:
-                return bytes([BYTE_OF_SYMBOL[symbol] for symbol in token])
-            except KeyError:
-                return token.encode("utf-8", errors="replace")
-
-        return {token_id: bytes_of(token) for token, token_id in self.vocab.items()}
-
-    def _encode_any(self, text: str) -> list[int]:
+    def _encode_any(self, text: str, limit: int | None = None) -> list[int]:
         """The ids of a text, whatever it holds: cut raw, clean, cut clean, split, spell, merge."""
         ids: list[int] = []
-        for piece in self._cut_raw(text):
-            for part in self._cut_clean(clean(piece, self.cleaning)) if isinstance(piece, str) else [piece]:
-                if isinstance(part, int):
-                    ids.append(part)
-                    continue
-                for word in split_words(part, self.cleaning):
-                    ids += self._word_ids.get(word) or self._remember(self._word_ids, word, self._encode_word)
+        for word in self._words(text):
+            if isinstance(word, int):
+                ids.append(word)
+            else:
+                ids += self._word_ids.get(word) or self._remember(self._word_ids, word, self._encode_word, limit)
+            if limit is not None and len(ids) >= limit:
+                break
         return ids
 
-    def _encode_word(self, word: str) -> list[int]:
+    def _words(self, text: str) -> Iterator[str | int]:
+        """The words of a text in order, and the ids of the added tokens between them."""
+        if self.cleaning == "nfc":
+            checked_unicode(text)
+        for index, start, end in self._raw.split(text):
+            if index is not None:
+                yield index
+                continue
+            raw = text[start:end]
+            for cleaned in clean_stretches(raw, self.cleaning) if self._runs_are_whole else [clean(raw, self.cleaning)]:
+                for index, a, b in self._cleaned.split(cleaned):
+                    if index is not None:
+                        yield index
+                    else:
+                        yield from (word for word, _ in split_words(cleaned[a:b], self.cleaning))
+
+    def _encode_word(self, word: str, limit: int | None = None) -> list[int]:
+        return [self.vocab.get(token, self.unk_token_id) for token in self._tokens_of(word, limit)]
+
+    def _tokens_of(self, word: str, limit: int | None = None) -> list[str]:
+        """The tokens of a word; with a limit, of a long word perhaps no more than that many."""
         if self.cleaning == "ftfy" and word in FRAMES and word in self.vocab:
-            return [self.vocab[word]]
-        try:
-            symbols = spell(word)
-        except UnicodeEncodeError as error:
-            code = ord(word[error.start])
-            raise TokenizerError(f"the text holds U+{code:04X}, half of a surrogate pair; decode it properly") from None
-        known = [symbol if symbol in self.vocab else self.unk_token for symbol in symbols]
-        return [self.vocab[symbol] for symbol in merge_word(known, self._ranks)]
+            return [word]
+        if limit is None or len(word) <= LONG_WORD:
+            return merge_word(spell(word), self._ranks)
+
+        def beginning(size: int) -> tuple[list[str], bool]:
+            symbols = spell(word[:size])
+            if size < len(word):
+                symbols[-1] = symbols[-1].removesuffix(END_OF_WORD)
+            return symbols, size >= len(word)
+
+        return first_tokens(beginning, lambda symbols: merge_word(symbols, self._ranks), limit, self._longest)
 
     @staticmethod
-    def _remember(memory: dict[str, list[int]], text: str, encode: Callable[[str], list[int]]) -> list[int]:
-        ids = encode(text)
-        if len(text) <= REMEMBERED_LETTERS:
-            if len(memory) >= REMEMBERED:
-                memory.clear()
-            memory[text] = ids
+    def _remember(
+        memory: dict[str, list[int]], text: str, encode: Callable[..., list[int]], limit: int | None
+    ) -> list[int]:
+        if len(text) > REMEMBERED_LETTERS:
+            return encode(text, limit)
+        if len(memory) >= REMEMBERED:
+            memory.clear()
+        memory[text] = ids = encode(text)
         return ids
+
+
+def bytes_of(token: str) -> bytes:
+    """What a token decodes to; an added token with letters outside the 256 symbols stands for its own UTF-8."""
+    try:
+        return bytes([BYTE_OF_SYMBOL[symbol] for symbol in token])
+    except KeyError:
+        return token.encode("utf-8", errors="replace")
+
+
+def with_ids(vocabulary: BPEVocabulary) -> list[AddedToken]:
+    """The added and the named special tokens, each with an id: its own, the vocabulary's, or the next free one."""
+    roles: dict[str, str] = {}
+    for role in ROLES:
+        roles.setdefault(getattr(vocabulary, role), role.removesuffix("_token"))
+    added = {token.content: token for token in vocabulary.added_tokens}
+    tokens = {**{content: AddedToken(content) for content in roles}, **added}
+    owners = {index: content for content, index in vocabulary.vocab.items()}
+    free = max([*owners, *(token.id for token in added.values() if token.id is not None)], default=-1) + 1
+    result = []
+    for content, token in sorted(tokens.items(), key=lambda item: inf if item[1].id is None else item[1].id):
+        known = vocabulary.vocab.get(content)
+        index = known if token.id is None else token.id
+        if index is None:
+            if content in roles and content not in added:
+                raise TokenizerError(
+                    f"the {roles[content]} token {content!r} has no id; add it to the vocabulary or name another"
+                )
+            index, free = free, free + 1
+        if known not in (None, index) or owners.setdefault(index, content) != content:
+            taken = f"{content!r} is {known}" if known is not None else f"{index} is {owners[index]!r}"
+            raise TokenizerError(f"added token {content!r} wants the id {index}, but in the vocabulary {taken}")
+        result.append(replace(token, id=index, special=token.special or content in roles))
+    return result

@@ -157,7 +157,8 @@ class PrefixMatcher:
     def match(self, text: str, start: int) -> int:
         """The length of the longest symbol at `start`, 0 where there is none."""
         for length in self._lengths.get(text[start], ()):
-            if text[start : start + length] in self.symbols:
+            # at the text's end a slice is shorter than asked for, and may be another symbol
+            if start + length <= len(text) and text[start : start + length] in self.symbols:
                 return length
         return 0
 
@@ -179,6 +180,16 @@ class Normalizer:
         if self.matcher.symbols and (length := self.matcher.match(text, start)):
             return text[start : start + length], length
         return self.map.longest_prefix(text, start) if self.map else (text[start], 1)
+
+    def beginning(self, text: str, size: int) -> tuple[str, bool]:
+        """About the first `size` characters of the normalized text, and whether that is all of it."""
+        read = made = 0
+        while read < len(text) and made < size:
+            chunk, length = self._prefix(text, read)
+            read, made = read + length, made + len(chunk)
+        if read == len(text):
+            return self.normalize(text)[0], True
+        return self.normalize(text[:read])[0].rstrip(self.space), False  # what follows may take white space away
 
     def normalize(self, text: str) -> tuple[str, list[int]]:
         """The normalized text of n characters and, for each of them and for its end, its origin in `text` (n + 1)."""

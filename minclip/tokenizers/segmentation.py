@@ -8,13 +8,15 @@ long a word is, and needs no trie, which Python would take many seconds to build
 from __future__ import annotations
 
 import heapq
+import sys
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Symbol = TypeVar("Symbol", str, int)
 Span = tuple[int, int, int]  # id, start, end
+Units = TypeVar("Units", str, list[str])
 
 REBASE = 100_000  # how far a float32 sum of scores may fall
 _SHORT = 16  # characters; the trainer's default limit. Longer pieces are looked for only where their first 16 are
@@ -125,6 +127,29 @@ def runner_up_gap(
             else:
                 other[end] = max(other[end], here + score)
     return min((on_path[end] - other[end] for end in path), default=float("inf"))
+
+
+def first_tokens(
+    beginning: Callable[[int], tuple[Units, bool]], cut: Callable[[Units], list[Any]], count: int, longest: int
+) -> list[Any]:
+    """The first `count` tokens of a long text (and perhaps more) without cutting all of it.
+
+    beginning: about the first so many units of the text, and whether that is all. cut: the tokens of a text; no token
+    is made of more than `longest` units. Both ways to cut work such that, where a token ends, the tokens before are
+    those of the text up to there. In the cut of the whole text a token ends at one of any `longest` places in a row:
+    so what the texts up to each of those places have in common is what the whole text has, however it goes on. The
+    last token in common is left out, since a run of unknown characters, made one token later, may go on after it.
+    """
+    for factor in (1, 8):
+        text, whole = beginning(factor * (8 * count + 2 * longest))
+        if whole:
+            return cut(text)
+        ends = range(max(0, len(text) - longest + 1), len(text) + 1)
+        cuts = [cut(text[:end]) for end in ends]
+        alike = next((i for i, tokens in enumerate(zip(*cuts, strict=False)) if len(set(tokens)) > 1), len(cuts[0]))
+        if alike > count:
+            return cuts[0][: alike - 1]
+    return cut(beginning(sys.maxsize)[0])  # little in common: a run of millions of unknown characters, say
 
 
 def merge_pairs(

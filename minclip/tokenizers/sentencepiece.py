@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from minclip.errors import TokenizerError
 from minclip.tokenizers.added_tokens import AddedToken, AddedTokenFinder
-from minclip.tokenizers.batch import Tokenizer
+from minclip.tokenizers.batch import Tokenizer, checked_ids, checked_text, checked_unicode, unknown_id
 from minclip.tokenizers.segmentation import Span
 from minclip.tokenizers.sentencepiece_model import SentencePieceModel
+from minclip.tokenizers.side_files import SIDE_FILES, max_length, read_side_files
 from minclip.tokenizers.tokenizer_json import TokenizerJSON
 
 _MODEL = "sentencepiece.bpe.model"
-_SMALL_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _MAX_LENGTH = 512  # XLM-R's, where the files do not say
-_UNLIMITED = 1_000_000  # a model_max_length beyond this is a file's way to say "unknown" (Transformers writes 1e30)
+_PADDING = 128  # a model may have fewer unused ids than this, to make its embeddings a round number
 _NAMES = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
+_ORDER = ("bos_token", "pad_token", "eos_token", "unk_token")  # ids 0 to 3
 
 Config = dict[str, Any]
 
@@ -34,9 +36,10 @@ class _Vocabulary(Protocol):
     frame: tuple[int, int]
 
     def __len__(self) -> int: ...
-    def encode(self, text: str) -> list[int]: ...
+    def encode(self, text: str, limit: int | None = None) -> list[int]: ...
     def encode_with_offsets(self, text: str) -> list[Span]: ...
-    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str: ...
+    def id_to_token(self, index: int) -> str: ...
+    def decode(self, ids: list[int], *, skip_special_tokens: bool = False) -> str: ...
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -59,19 +62,13 @@ class SentencePieceTokenizer(Tokenizer):
         tokens, and the longest text. TokenizerError where a file is missing or broken, or two contradict each other.
         """
         folder = Path(folder)
-        files = {name: _read(folder / name) for name in _SMALL_FILES if (folder / name).is_file()}
-        config: Config = {}
-        for name in ("special_tokens_map.json", "tokenizer_config.json"):
-            config |= _json_object(files[name], folder / name) if name in files else {}
-        added = (
-            _json_object(files["added_tokens.json"], folder / "added_tokens.json") if _SMALL_FILES[2] in files else {}
-        )
+        config, added = read_side_files(folder)
         path = _find(folder)
-        files[path.name] = _read(path)
+        files = {p.name: _read(p) for p in (path, *(folder / name for name in SIDE_FILES)) if p == path or p.is_file()}
+        vocabulary: _Vocabulary
         if path.name == "tokenizer.json":
-            document = TokenizerJSON(files[path.name], str(path))
-            vocabulary: _Vocabulary = document
-            pad = _content(config.get("pad_token", _NAMES["pad_token"]))
+            vocabulary = document = TokenizerJSON(files[path.name], str(path))
+            pad = _content(config.get("pad_token") or _NAMES["pad_token"])
             if pad not in document.ids:
                 raise TokenizerError(
                     f"{path}: padding token {pad!r} is not in the vocabulary; name one in tokenizer_config.json"
@@ -81,37 +78,54 @@ class SentencePieceTokenizer(Tokenizer):
             model = SentencePieceModel.from_bytes(files[path.name], str(path))
             vocabulary = FairseqVocabulary(model, config, added)
             pad_id = FairseqVocabulary.PAD
-        files.setdefault("tokenizer_config.json", _default_config(vocabulary, config))
-        return cls(vocabulary, pad_id, _max_length(config), files)
+        length = max_length(config, _MAX_LENGTH)
+        if SIDE_FILES[0] not in files:  # so that Transformers knows the class
+            kind = "PreTrainedTokenizerFast" if path.name == "tokenizer.json" else "XLMRobertaTokenizer"
+            named = {role: _content(config.get(role) or name) for role, name in _NAMES.items()}
+            content = {"tokenizer_class": kind, **named, "model_max_length": length}
+            files[SIDE_FILES[0]] = json.dumps(content, indent=2).encode()
+        return cls(vocabulary, pad_id, length, files)
 
-    def encode_text(self, text: str) -> list[int]:
-        """The ids of one text, unframed and untruncated."""
-        return self.vocabulary.encode(text)
+    def encode_text(self, text: str, limit: int | None = None) -> list[int]:
+        """The ids of one text, unframed. A lone surrogate raises TokenizerError."""
+        return self.vocabulary.encode(checked_unicode(text), limit)
 
     def encode_with_offsets(self, text: str) -> list[Span]:
         """(id, start, end) of each token of one text, unframed; start and end count characters of `text`."""
-        return self.vocabulary.encode_with_offsets(text)
+        return self.vocabulary.encode_with_offsets(checked_unicode(checked_text(text)))
+
+    def id_to_token(self, index: int) -> str:
+        """The piece with this id: "▁cat". An id outside the vocabulary raises TokenizerError."""
+        return self.vocabulary.id_to_token(index)
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """The text that the ids stand for. An id outside the vocabulary raises TokenizerError."""
-        return self.vocabulary.decode((int(i) for i in ids), skip_special_tokens=skip_special_tokens)
+        return self.vocabulary.decode(checked_ids(ids), skip_special_tokens=skip_special_tokens)
 
-    def save(self, folder: str | Path) -> None:
-        """Write the files that were loaded, byte for byte; Transformers opens them too."""
-        try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            for name, data in self._files.items():
-                (Path(folder) / name).write_bytes(data)
-            stale = [
-                "vocab.json",
-                "merges.txt",
-                "tokenizer.json",
-                *(path.name for path in Path(folder).glob("*.model")),
-            ]
-            for name in set(stale) - set(self._files):  # another tokenizer's, which would speak for this one
-                (Path(folder) / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise TokenizerError(f"{folder}: cannot be written ({error.strerror}); save to another folder") from None
+    def files(self) -> dict[str, bytes]:
+        """The files that were loaded, byte for byte; Transformers opens them too."""
+        return dict(self._files)
+
+    def leftovers(self, folder: Path) -> list[str]:
+        """Names of files in `folder` that would be read instead of or beside this tokenizer's own, if saved there."""
+        others = ["tokenizer.json", *SIDE_FILES]
+        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+            others += ["vocab.json", "merges.txt"]
+        if "tokenizer.json" not in self._files and _MODEL not in self._files:
+            others += [path.name for path in folder.glob("*.model")]
+        return [name for name in others if name not in self._files and (folder / name).is_file()]
+
+    def check_vocabulary(self, vocab_size: int) -> None:
+        """Raise TokenizerError where a model with embeddings for `vocab_size` ids cannot be this tokenizer's.
+
+        A SentencePiece model cut short is found by this, too: it has fewer pieces than the model has embeddings.
+        """
+        super().check_vocabulary(vocab_size)
+        if isinstance(self.vocabulary, FairseqVocabulary) and vocab_size - self.vocab_size >= _PADDING:
+            raise TokenizerError(
+                f"{self.vocabulary.model.file.name} has {self.vocab_size} tokens, and config.json says vocab_size "
+                f"{vocab_size}; the file is not of this checkpoint or not whole, get it again"
+            )
 
     @property
     def vocab_size(self) -> int:
@@ -133,8 +147,8 @@ class FairseqVocabulary:
 
     BOS, PAD, EOS, UNKNOWN = range(4)
 
-    def __init__(self, model: SentencePieceModel, config: Config, added: Config | None = None) -> None:
-        """config: tokenizer_config.json over special_tokens_map.json; added: added_tokens.json. Both are checked."""
+    def __init__(self, model: SentencePieceModel, config: Config, added: Iterable[AddedToken] = ()) -> None:
+        """config, added: what `read_side_files` found; they are checked."""
         self.model = model
         self._name = model.file.name
         kind = config.get("tokenizer_class")
@@ -147,39 +161,36 @@ class FairseqVocabulary:
                 f"{self._name}: the first pieces are {model.pieces[:3]}, not <unk>, <s>, </s>; "
                 "this is no XLM-R vocabulary"
             )
-        names = {role: _content(config.get(role) or name) for role, name in _NAMES.items()}
-        order = ("bos_token", "pad_token", "eos_token", "unk_token")
-        self._tokens = {i: AddedToken(names[role]) for i, role in enumerate(order)}
-        self._tokens[len(model) + 1] = AddedToken(names["mask_token"])
-        for role, entry in config.items():
-            if role in _NAMES and isinstance(entry, dict):
-                index = len(model) + 1 if role == "mask_token" else order.index(role)
-                self._tokens[index] = AddedToken.from_json(entry, special=True)
-        decoder = config.get("added_tokens_decoder") or {}
-        if not isinstance(decoder, dict):
-            raise TokenizerError(f"{self._name}: added_tokens_decoder beside it is no object; get the file again")
-        for index, entry in decoder.items():
-            self._add(index, AddedToken.from_json(entry))
-        known = {token.content: token for token in self._tokens.values()}
-        for content, index in (added or {}).items():
-            self._add(index, known.get(content, AddedToken(content)))
+        if not model.file.has_settings:
+            raise TokenizerError(
+                f"{self._name}: the file ends after {len(model)} pieces, without the settings that follow the last; "
+                "it was cut short, get it again"
+            )
+        self._tokens: dict[int, AddedToken] = {}
+        for role, index in {**dict(zip(_ORDER, range(4), strict=True)), "mask_token": len(model) + 1}.items():
+            entry = config.get(role) or _NAMES[role]
+            token = AddedToken.from_json(entry, special=True)
+            # of the mask alone, XLM-R's own tokenizer takes the space before it
+            self._tokens[index] = replace(token, lstrip=True) if entry == token.content and index > 3 else token
+        for token in added:
+            self._check(token)
+            if token.id is not None and (token.id not in self._tokens or "added_tokens_decoder" in config):
+                self._tokens[token.id] = token
         self.special_ids = frozenset(i for i, token in self._tokens.items() if token.special)
         self.frame = self.BOS, self.EOS
         self._finder = AddedTokenFinder((token.content, i, token) for i, token in self._tokens.items())
 
-    def _add(self, index: Any, token: AddedToken) -> None:
-        """Take in a token that the small files give an id; it must be the one that the layout has there, or be new."""
-        number = int(index) if str(index).isdecimal() else -1
-        known = self._tokens.get(number)
+    def _check(self, token: AddedToken) -> None:
+        """The id that the small files give a token must be the one that the layout has there, or be new."""
+        known = None if token.id is None else self._tokens.get(token.id)
         expected = known.content if known else None
-        if known is None and 4 <= number <= len(self.model):
-            expected = self.model.pieces[number - 1]
-        if number < 0 or expected not in (None, token.content):
+        if known is None and token.id is not None and 4 <= token.id <= len(self.model):
+            expected = self.model.pieces[token.id - 1]
+        if expected not in (None, token.content):
             raise TokenizerError(
-                f"{self._name}: the files beside it give {token.content!r} id {index}, where the XLM-R layout has "
+                f"{self._name}: the files beside it give {token.content!r} id {token.id}, where the XLM-R layout has "
                 f"{expected!r}; get the files of one checkpoint"
             )
-        self._tokens[number] = token
 
     def __len__(self) -> int:
         return max(self._tokens) + 1
@@ -187,14 +198,17 @@ class FairseqVocabulary:
     def _from_model(self, piece: int) -> int:
         return piece + 1 if piece else self.UNKNOWN
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, limit: int | None = None) -> list[int]:
         """The ids of a text; what stands between special tokens is encoded by itself."""
         ids: list[int] = []
         for index, start, end in self._finder.split(text):
             if index is None:
-                ids += [piece + 1 if piece else 3 for piece in self.model.encode(text[start:end])]
+                left = None if limit is None else limit - len(ids)
+                ids += [piece + 1 if piece else 3 for piece in self.model.encode(text[start:end], left)]
             else:
                 ids.append(index)
+            if limit is not None and len(ids) >= limit:
+                break
         return ids
 
     def encode_with_offsets(self, text: str) -> list[Span]:
@@ -208,19 +222,24 @@ class FairseqVocabulary:
                 result.append((index, start, end))
         return result
 
-    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
+    def id_to_token(self, index: int) -> str:
+        """The piece or special token with this id. TokenizerError where there is none."""
+        token = self._tokens.get(index)
+        if token is None and not 4 <= index <= len(self.model):
+            raise unknown_id(index, len(self))
+        return self.model.pieces[index - 1] if token is None else token.content
+
+    def decode(self, ids: list[int], *, skip_special_tokens: bool = False) -> str:
         """The text of ids, special tokens by name. TokenizerError for one outside the vocabulary."""
         parts: list[str] = []
         run: list[int] = []
         at_start = True
         for index in ids:
-            token = self._tokens.get(index)
+            content, token = self.id_to_token(index), self._tokens.get(index)
             if token is None:
-                if not 4 <= index <= len(self.model):
-                    raise TokenizerError(f"id {index} is not in the vocabulary; ids go from 0 to {len(self) - 1}")
                 run.append(index - 1)
             elif not (skip_special_tokens and token.special):
-                parts += [self.model.decode(run, at_start=at_start), token.content]
+                parts += [self.model.decode(run, at_start=at_start), content]
                 run, at_start = [], False
         return "".join([*parts, self.model.decode(run, at_start=at_start)])
 
@@ -243,31 +262,6 @@ def _read(path: Path) -> bytes:
         raise TokenizerError(f"{path}: cannot be read ({error.strerror}); get the file again") from None
 
 
-def _json_object(data: bytes, path: Path) -> Config:
-    try:
-        value = json.loads(data.decode())
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{path}: not JSON ({error}); get the file again") from None
-    if not isinstance(value, dict):
-        raise TokenizerError(f"{path}: expected a JSON object, not {type(value).__name__}; get the file again")
-    return value
-
-
 def _content(entry: Any) -> str:
     """A token's text; the files write it as a string or as an object."""
     return AddedToken.from_json(entry, special=True).content
-
-
-def _max_length(config: Config) -> int:
-    """The longest text, of the model where the file says it."""
-    length = config.get("model_max_length")
-    if isinstance(length, bool) or not isinstance(length, (int, float)) or not 2 <= length <= _UNLIMITED:
-        return _MAX_LENGTH
-    return int(length)
-
-
-def _default_config(vocabulary: _Vocabulary, config: Config) -> bytes:
-    """A tokenizer_config.json for a folder that came without one, so that Transformers knows the class."""
-    kind = "XLMRobertaTokenizer" if isinstance(vocabulary, FairseqVocabulary) else "PreTrainedTokenizerFast"
-    named = {role: _content(config.get(role, name)) for role, name in _NAMES.items()}
-    return json.dumps({"tokenizer_class": kind, **named, "model_max_length": _max_length(config)}, indent=2).encode()

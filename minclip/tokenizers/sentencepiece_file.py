@@ -60,7 +60,7 @@ class ModelFile:
     """A parsed model file.
 
     pieces, scores (float32 values), types (one byte each) and offsets (byte position in the file) run in parallel; the
-    place of a piece is its id. name: how errors call the file.
+    place of a piece is its id. name: how errors call the file. fields: the numbers of those beside the pieces.
     """
 
     name: str
@@ -71,6 +71,12 @@ class ModelFile:
     trainer: TrainerSpec = field(default_factory=TrainerSpec)
     normalizer: NormalizerSpec = field(default_factory=NormalizerSpec)
     denormalizer: NormalizerSpec | None = None
+    fields: set[int] = field(default_factory=set)
+
+    @property
+    def has_settings(self) -> bool:
+        """Whether the trainer's and the normalizer's settings are there, which a trainer writes behind the pieces."""
+        return {2, 3} <= self.fields
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "model") -> ModelFile:
@@ -148,6 +154,7 @@ def _read_piece(name: str, data: bytes, start: int, stop: int) -> tuple[bytes, b
 def _read_other(model: ModelFile, data: bytes, position: int) -> int:
     """Read the field at `position` that is not a piece; returns where the next one starts."""
     number, value, start, stop = _field(model.name, data, position, len(data))
+    model.fields.add(number)
     if number not in (1, 2, 3, 5):
         return stop
     if not isinstance(value, bytes):

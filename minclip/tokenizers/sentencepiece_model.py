@@ -16,12 +16,13 @@ import numpy as np
 
 from minclip.errors import TokenizerError
 from minclip.tokenizers.normalizer import SPACE, Normalizer, PrefixMatcher
-from minclip.tokenizers.segmentation import REBASE, Lexicon, Span, merge_pairs, runner_up_gap, viterbi
+from minclip.tokenizers.segmentation import REBASE, Lexicon, Span, first_tokens, merge_pairs, runner_up_gap, viterbi
 from minclip.tokenizers.sentencepiece_file import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, ModelFile
 
 _UNKNOWN_PENALTY = np.float32(10)
 _REMEMBERED = 1 << 16  # words
 _LONGEST_REMEMBERED = 64  # characters
+_NEAR = 64  # characters a token; more of a text is not looked at where only so many tokens are wanted
 _HALF_ULP = 2.0**-24  # relative rounding error of a float32
 
 
@@ -53,6 +54,7 @@ class SentencePieceModel:
             none = PrefixMatcher(())
             self._denormalizer = Normalizer(file.denormalizer, file.name, none, whitespace_as_suffix=False)
         self._words = _word_splitter(file.pieces)
+        self._longest = max(map(len, file.pieces))
         self._remembered: dict[str, tuple[list[int], float]] = {}
         if self.model_type == "unigram":
             self._prepare_unigram()
@@ -103,15 +105,33 @@ class SentencePieceModel:
         """The text that is cut into pieces."""
         return self.normalizer.normalize(text)[0]
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text."""
-        normalized, _ = self.normalizer.normalize(text)
+    def encode(self, text: str, limit: int | None = None) -> list[int]:
+        """The ids of a text; with a limit, of a long text perhaps no more than that many."""
+
+        def cut(part: str) -> list[Span]:
+            return self._spell(part, self._cut(part))
+
+        def beginning(size: int) -> tuple[str, bool]:
+            return self.normalizer.beginning(text, size)
+
+        if limit is None or len(text) <= _NEAR * (limit + 1):
+            normalized, whole = self.normalizer.normalize(text)[0], True
+        else:
+            normalized, whole = beginning(_NEAR * (limit + 1))
+        words = self._words(normalized) if normalized else []
+        ids = self._encode_words(words if whole else words[:-1], len(normalized))
+        if ids is not None and (whole or limit is None or len(ids) >= limit):
+            return ids
+        spans = cut(normalized) if whole or limit is None else first_tokens(beginning, cut, limit, self._longest)
+        return [piece for piece, _, _ in spans]
+
+    def _encode_words(self, words: list[str], size: int) -> list[int] | None:
+        """The ids of words that make up a text of `size` characters; None where they do not stand for themselves."""
         ids: list[int] = []
-        size = len(normalized)
-        for word in self._words(normalized) if normalized else ():
+        for word in words:
             word_ids, trust = self._remembered.get(word) or self._encode_word(word)
             if size > trust and ids:
-                return [piece for piece, _, _ in self._spell(normalized, self._cut(normalized))]
+                return None
             if ids and word_ids[0] == self.unknown == ids[-1]:
                 ids += word_ids[1:]
             else:

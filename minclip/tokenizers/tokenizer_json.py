@@ -12,7 +12,6 @@ import base64
 import binascii
 import gc
 import json
-import math
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any, NoReturn
@@ -20,15 +19,21 @@ from typing import Any, NoReturn
 import regex
 
 from minclip.errors import TokenizerError
-from minclip.tokenizers.added_tokens import WHITE_SPACE, AddedToken, AddedTokenFinder
+from minclip.files import parse_json
+from minclip.tokenizers.added_tokens import WHITE_SPACE, AddedToken, AddedTokenFinder, token_id
+from minclip.tokenizers.batch import unknown_id
 from minclip.tokenizers.normalizer import CharacterMap
-from minclip.tokenizers.segmentation import Span
+from minclip.tokenizers.offsets import CLUSTER
+from minclip.tokenizers.segmentation import Span, first_tokens
 from minclip.tokenizers.tokenizer_json_models import make_decoder, make_model
 
 Spans = list[tuple[int, int]]
 Edits = Iterable[tuple[str, int]]  # a text's edited form: a string, and how many characters of the text it stands for
 
 _MEMORY = 1 << 16  # grapheme clusters, words
+_LONGEST_REMEMBERED = 64  # characters
+_NEAR = 64  # characters a token; more of a text is not looked at where only so many tokens are wanted
+_WORD_END = regex.compile("(?<=[A-Za-z0-9])(?= )")
 
 
 class TokenizerJSON:
@@ -36,7 +41,7 @@ class TokenizerJSON:
 
     def __init__(self, data: bytes, name: str) -> None:
         """Raises TokenizerError, naming the file, where it is broken or has a part that minclip does not know."""
-        self.name = name
+        self.name, self._data = name, data
         document = _parse(data, name)
         try:
             self._build(document)
@@ -46,18 +51,21 @@ class TokenizerJSON:
             raise TokenizerError(f"{name}: not laid out as a tokenizer.json ({error!r}); get the file again") from None
 
     def _build(self, document: dict[str, Any]) -> None:
-        self._strips_left = False
+        self._strips_left, self._ends_at_spaces = False, True
         self._normalizers = list(self._make_normalizers(document.get("normalizer")))
         self._whitespace_split, self._metaspace = self._read_pre_tokenizer(document.get("pre_tokenizer"))
         self._model = make_model(document["model"], self.name)
         self._decode = make_decoder(document.get("decoder"), self.name)
         self._words: dict[str, list[Span]] = {}
         self.ids: dict[str, int] = dict(self._model.ids)
-        tokens = [(entry["id"], AddedToken.from_json(entry)) for entry in document.get("added_tokens") or ()]
+        added = document.get("added_tokens") or []
+        if not isinstance(added, list):
+            self._refuse(f"added_tokens is {added!r:.40}, not a list")
+        tokens = [(token_id(entry["id"], entry["content"], self.name), AddedToken.from_json(entry)) for entry in added]
+        taken = {index: content for content, index in self.ids.items()}
         for index, token in tokens:
-            new = token.content not in self.ids
-            if type(index) is not int or index < 0 or (new and index in self.ids.values()):
-                self._refuse(f"added token {token.content!r} has id {index!r}, which is no id or another token's")
+            if token.content not in self.ids and taken.setdefault(index, token.content) != token.content:
+                self._refuse(f"added token {token.content!r} has id {index!r}, which is another token's")
             if self.ids.setdefault(token.content, index) != index:
                 self._refuse(f"added token {token.content!r} has id {index}, the vocabulary {self.ids[token.content]}")
         self._spelled = {index: self._normalize(token.content)[0] for index, token in tokens if token.normalized}
@@ -65,10 +73,17 @@ class TokenizerJSON:
         self.special_ids = frozenset(index for index, token in tokens if token.special)
         self._raw = AddedTokenFinder((t.content, i, t) for i, t in tokens if not t.normalized)
         self._normalized = AddedTokenFinder((self._normalize(t.content)[0], i, t) for i, t in tokens if t.normalized)
+        # whether a word ends before a space, whatever follows: then the start of a long text can be had alone
+        splits = self._whitespace_split or (self._metaspace is not None and self._metaspace[2])
+        self._ends_at_spaces &= splits and not any(regex.search("[\\s▁]", t.content) for _, t in tokens if t.normalized)
+        self._longest = max(map(len, self.ids))
         self.frame = self._read_frame(document.get("post_processor"))
-        if any(index not in self.ids.values() for index in self.frame):
+        if not {*self.frame} <= {*self.ids.values()}:
             self._refuse(f"post_processor puts ids {self.frame} around a text, which are not in the vocabulary")
         "".join(self._decode(["▁a", "b"]))  # options of a wrong type show here, not at the first use
+
+    def __reduce__(self) -> tuple[type[TokenizerJSON], tuple[bytes, str]]:
+        return TokenizerJSON, (self._data, self.name)  # a pickle holds the file, and is built anew from it
 
     def _refuse(self, what: str) -> NoReturn:
         raise TokenizerError(f"{self.name}: {what}; minclip reads what XLM-R-like checkpoints ship")
@@ -79,21 +94,39 @@ class TokenizerJSON:
     @cached_property
     def tokens(self) -> dict[int, str]:
         """The tokens by id, as `decode` spells them: `tokenizers` shows one found in normalized text normalized."""
-        return {index: token for token, index in self.ids.items()} | self._spelled
+        return self._contents | self._spelled
+
+    @cached_property
+    def _contents(self) -> dict[int, str]:
+        return {index: token for token, index in self.ids.items()}
 
     # --- text to ids ---------------------------------------------------------------------------------------------
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text, unframed."""
+    def encode(self, text: str, limit: int | None = None) -> list[int]:
+        """The ids of a text, unframed; with a limit, of a long text perhaps no more than that many."""
         ids: list[int] = []
         for index, start, end in self._raw.split(text):
-            if index is None:
-                ids += self._encode_part(text[start:end], start == 0)
-            else:
+            if index is not None:
                 ids.append(index)
+            elif limit is None:
+                ids += self._encode_part(text[start:end], start == 0, None)
+            else:
+                ids += self._encode_beginning(text[start:end], start == 0, limit - len(ids))
+            if limit is not None and len(ids) >= limit:
+                break
         return ids
 
-    def _encode_part(self, text: str, at_start: bool) -> list[int]:
+    def _encode_beginning(self, text: str, at_start: bool, limit: int) -> list[int]:
+        """At least the first `limit` ids of a text between raw added tokens, or all that there are."""
+        size = _NEAR * (limit + 1)
+        while self._ends_at_spaces and size < len(text) and (end := _WORD_END.search(text, size)):
+            ids = self._encode_part(text[: end.start()], at_start, limit)
+            if len(ids) >= limit:
+                return ids
+            size *= 8
+        return self._encode_part(text, at_start, limit)
+
+    def _encode_part(self, text: str, at_start: bool, limit: int | None) -> list[int]:
         text = self._normalize(text)[0]
         ids: list[int] = []
         for index, start, end in self._normalized.split(text):
@@ -101,7 +134,9 @@ class TokenizerJSON:
                 ids.append(index)
                 continue
             for word, _ in self._pre_tokenize(text[start:end], None, at_start and start == 0):
-                ids += [piece for piece, _, _ in self._cut(word)]
+                ids += [piece for piece, _, _ in self._cut(word, limit)]
+                if limit is not None and len(ids) >= limit:
+                    return ids
         return ids
 
     def encode_with_offsets(self, text: str) -> list[Span]:
@@ -125,7 +160,7 @@ class TokenizerJSON:
 
     def _normalize(self, text: str, spans: Spans | None = None) -> tuple[str, Spans | None]:
         for normalizer in self._normalizers:
-            text, spans = _edit(list(normalizer(text)), spans)
+            text, spans = _edit(normalizer(text), spans)
         return text, spans
 
     def _pre_tokenize(self, text: str, spans: Spans | None, at_start: bool) -> list[tuple[str, Spans | None]]:
@@ -153,23 +188,32 @@ class TokenizerJSON:
             ]
         return [word for word in result if word[0]]
 
-    def _cut(self, word: str) -> list[Span]:
+    def _cut(self, word: str, limit: int | None = None) -> list[Span]:
         found = self._words.get(word)
-        if found is None:
-            found = self._model.cut(word)
-            if len(self._words) >= _MEMORY:
-                self._words.clear()
-            self._words[word] = found
+        if found is not None:
+            return found
+        if len(word) > _LONGEST_REMEMBERED:
+            if limit is None:
+                return self._model.cut(word)
+            return first_tokens(lambda n: (word[:n], n >= len(word)), self._model.cut, limit, self._longest)
+        if len(self._words) >= _MEMORY:
+            self._words.clear()
+        self._words[word] = found = self._model.cut(word)
         return found
 
     # --- ids to text ---------------------------------------------------------------------------------------------
+
+    def id_to_token(self, index: int) -> str:
+        """The token with this id. TokenizerError where there is none."""
+        if index not in self._contents:
+            raise unknown_id(index, len(self))
+        return self._contents[index]
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """The text of ids. TokenizerError for one outside the vocabulary."""
         tokens = []
         for index in ids:
-            if index not in self.tokens:
-                raise TokenizerError(f"id {index} is not in the vocabulary; ids go from 0 to {len(self) - 1}")
+            self.id_to_token(index)
             if not (skip_special_tokens and index in self.special_ids):
                 tokens.append(self.tokens[index])
         return "".join(self._decode(tokens))
@@ -200,7 +244,11 @@ class TokenizerJSON:
         elif kind == "Lowercase":
             yield lambda text: [(character.lower(), 1) for character in text]
         elif kind == "Replace" and "String" in spec["pattern"]:
-            yield _replace(regex.escape(spec["pattern"]["String"]), str(spec["content"]))
+            pattern = str(spec["pattern"]["String"])
+            if not pattern:
+                self._refuse("normalizer Replace replaces an empty string")
+            self._ends_at_spaces &= not pattern.strip(" ") or " " not in pattern
+            yield _replace(regex.escape(pattern), str(spec["content"]))
         elif kind == "Replace" and spec["pattern"].get("Regex") == " {2,}":
             yield _replace(" {2,}", str(spec["content"]))
         else:
@@ -246,19 +294,10 @@ def _parse(data: bytes, name: str) -> dict[str, Any]:
     collecting = gc.isenabled()
     gc.disable()  # a vocabulary is a list of 900,000 lists; looking for garbage among them doubles the time
     try:
-        document = json.loads(data.decode(), parse_constant=lambda constant: math.nan)
-    except UnicodeDecodeError as error:
-        raise TokenizerError(f"{name}: byte {error.start}: not UTF-8; get the file again") from None
-    except json.JSONDecodeError as error:
-        raise TokenizerError(f"{name}: character {error.pos}: not JSON ({error.msg}); get the file again") from None
-    except (RecursionError, ValueError) as error:
-        raise TokenizerError(f"{name}: not JSON that can be read ({error}); get the file again") from None
+        return parse_json(data, name, TokenizerError)
     finally:
         if collecting:
             gc.enable()
-    if not isinstance(document, dict):
-        raise TokenizerError(f"{name}: expected a JSON object, not {type(document).__name__}; get the file again")
-    return document
 
 
 def _cover(spans: Spans, start: int, end: int) -> tuple[int, int]:
@@ -266,14 +305,15 @@ def _cover(spans: Spans, start: int, end: int) -> tuple[int, int]:
     return min(a for a, _ in spans[start:end]), max(b for _, b in spans[start:end])
 
 
-def _edit(edits: list[tuple[str, int]], spans: Spans | None) -> tuple[str, Spans | None]:
+def _edit(edits: Edits, spans: Spans | None) -> tuple[str, Spans | None]:
     """The edited text; with spans, each of its characters has its own where the number stays, else all have the whole.
 
     What is put in before a character shares that one's span.
     """
-    text = "".join([chunk for chunk, _ in edits])
     if spans is None:
-        return text, None
+        return "".join(chunk for chunk, _ in edits), None
+    edits = list(edits)
+    text = "".join([chunk for chunk, _ in edits])
     result: Spans = []
     place = 0
     for chunk, length in edits:
@@ -302,13 +342,13 @@ def _by_grapheme(table: CharacterMap) -> Callable[[str], Edits]:
             found = "".join([character if part is None else part for character, part in parts])
         if len(known) >= _MEMORY:
             known.clear()
-        known[grapheme] = found
+        if len(grapheme) <= _LONGEST_REMEMBERED:
+            known[grapheme] = found
         return found
 
-    graphemes = regex.compile(r"\X").findall
-
     def apply(text: str) -> Edits:
-        return [(known[g] if g in known else replace(g), len(g)) for g in graphemes(text)]
+        graphemes = (match.group() for match in CLUSTER.finditer(text))
+        return ((known[g] if g in known else replace(g), len(g)) for g in graphemes)
 
     return apply
 

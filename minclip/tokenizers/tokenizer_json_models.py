@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from minclip.errors import TokenizerError
+from minclip.tokenizers.added_tokens import LARGEST_ID
 from minclip.tokenizers.segmentation import Lexicon, Span, merge_pairs, viterbi
 from minclip.tokenizers.sentencepiece_model import decode_utf8
 
@@ -56,7 +57,7 @@ class _Unigram:
         if self._unknown is not None and not (type(self._unknown) is int and 0 <= self._unknown < len(pieces)):
             raise TokenizerError(f"{name}: unk_id {self._unknown!r} is not in the vocabulary; get the file again")
         self._unknown_score = min(self._scores) - _UNKNOWN_PENALTY
-        self._byte_ids = _byte_ids(self.ids) if spec.get("byte_fallback") else None
+        self._byte_ids = _byte_ids(self.ids) if spec.get("byte_fallback") else {}
         self._lexicon = Lexicon({piece: i for piece, i in self.ids.items() if piece} if "" in self.ids else self.ids)
 
     def cut(self, word: str) -> list[Span]:
@@ -79,8 +80,9 @@ class _Unigram:
         known = self.ids.get(word[start:end])
         if known is not None:
             return [(known, start, end)]
-        if self._byte_ids:
-            return [(self._byte_ids[byte], start, end) for byte in word[start:end].encode()]
+        data = word[start:end].encode()
+        if self._byte_ids.keys() >= set(data):
+            return [(self._byte_ids[byte], start, end) for byte in data]
         if self._unknown is None:
             raise TokenizerError(f"{word[start:end]!r} is not in the vocabulary, which has no unknown token")
         return [(self._unknown, start, end)]
@@ -94,7 +96,8 @@ class _BPE:
             if spec.get(option):
                 raise TokenizerError(f"{name}: BPE with {option} is not known here; minclip reads SentencePiece's kind")
         self.ids = spec["vocab"]
-        if not self.ids or set(map(type, self.ids.values())) != {int} or len(set(self.ids.values())) != len(self.ids):
+        ids = self.ids.values()
+        if not self.ids or set(map(type, ids)) != {int} or len(set(ids)) != len(ids) or max(ids) > LARGEST_ID:
             raise TokenizerError(
                 f"{name}: the vocabulary does not give each token an id of its own; get the file again"
             )
@@ -112,34 +115,35 @@ class _BPE:
             raise TokenizerError(f"{name}: unk_token {unknown!r} is not in the vocabulary; get the file again")
         self._unknown = None if unknown is None else self.ids[unknown]
         self._fuse, self._whole = bool(spec.get("fuse_unk")), bool(spec.get("ignore_merges"))
-        self._byte_ids = _byte_ids(self.ids) if spec.get("byte_fallback") else None
+        self._byte_ids = _byte_ids(self.ids) if spec.get("byte_fallback") else {}
 
     def cut(self, word: str) -> list[Span]:
         """A word's characters, merged by rank: (id, start, end) of each piece."""
         if self._whole and word in self.ids:
             return [(self.ids[word], 0, len(word))]
         symbols: list[Span] = []
+        waiting: list[Span] = []  # an unknown token, which `tokenizers` puts down when the next token but bytes comes
         for place, character in enumerate(word):
             piece = self.ids.get(character)
-            if piece is None and self._byte_ids:
-                symbols += [(self._byte_ids[byte], place, place + 1) for byte in character.encode()]
-                continue
-            if piece is None:
-                piece = self._unknown
-                if piece is None:
-                    continue  # without an unknown token the character is dropped
-                if self._fuse and symbols and symbols[-1][0] == piece and word[symbols[-1][1]] not in self.ids:
-                    symbols[-1] = (piece, symbols[-1][1], place + 1)
-                    continue
-            symbols.append((piece, place, place + 1))
+            if piece is not None:
+                symbols += [*waiting, (piece, place, place + 1)]
+                waiting = []
+            elif self._byte_ids.keys() >= set(data := character.encode()):
+                symbols += [(self._byte_ids[byte], place, place + 1) for byte in data]
+            elif self._unknown is not None:  # without an unknown token the character is dropped
+                if waiting and self._fuse:
+                    waiting = [(self._unknown, waiting[0][1], place + 1)]
+                else:
+                    symbols += waiting
+                    waiting = [(self._unknown, place, place + 1)]
+        symbols += waiting
         merged = merge_pairs([piece for piece, _, _ in symbols], lambda a, b: self._merges.get((a, b)))
         return [(piece, symbols[first][1], symbols[last - 1][2]) for piece, first, last in merged]
 
 
-def _byte_ids(ids: dict[str, int]) -> list[int] | None:
-    """The ids of the tokens that stand for bytes, None unless all 256 are there."""
-    found = [ids[token] for byte in range(256) if (token := f"<0x{byte:02X}>") in ids]
-    return found if len(found) == 256 else None
+def _byte_ids(ids: dict[str, int]) -> dict[int, int]:
+    """The ids of the tokens that stand for bytes, as many as there are."""
+    return {byte: ids[token] for byte in range(256) if (token := f"<0x{byte:02X}>") in ids}
 
 
 def make_decoder(spec: dict[str, Any] | None, name: str) -> Decoder:

@@ -123,3 +123,9 @@ def test_a_plugin_that_cannot_start_is_named_with_its_reason_and_costs_nobody_el
     for name, reason in reasons.items():
         assert reason in said[name]
     assert err == ""
+
+
+def test_info_of_a_lone_file_is_that_of_its_folder(miniature: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = json.loads(run("info", miniature, "--json", capsys=capsys)[0])
+    lone = json.loads(run("info", miniature / "model.safetensors", "--json", capsys=capsys)[0])
+    assert lone == {**whole, "path": str(miniature / "model.safetensors")}

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minclip.backend import NumpyBackend, NumpyTowers
-from minclip.config import FAMILIES, Config, RobertaConfig
+from minclip.config import Config, RobertaConfig
+from minclip.families import FAMILIES
 from minclip.inputs import checked_text
 from minclip.testing.divergence import Divergence, first_divergence, probe
 from minclip.testing.strategies import Case, RandomModel, cases, configs, single_towers
@@ -391,7 +392,7 @@ def test_a_probe_is_something_that_the_model_accepts(config: Config) -> None:
 
 
 def test_a_probe_takes_a_picture_and_a_text(miniature: Path) -> None:
-    from minclip.model import load
+    from minclip.loading import load
 
     model = load(miniature)
     picture: Any = Image.new("RGB", (40, 30), "red")

@@ -12,9 +12,10 @@ from broken_backend import BrokenBackend
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minclip.config import FAMILIES, Config, RobertaConfig, TextConfig
+from minclip.config import Config, RobertaConfig, TextConfig
+from minclip.families import FAMILIES
 from minclip.inputs import checked_pixels, checked_text
-from minclip.testing.conformance import (
+from minclip.testing import (
     BackendConformance,
     Case,
     RandomModel,

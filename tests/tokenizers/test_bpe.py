@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import random
+import unicodedata
 from collections import Counter
 from itertools import pairwise
 
@@ -26,9 +28,10 @@ from hypothesis import strategies as st
 
 from minclip.errors import TokenizerError
 from minclip.tokenizers import bpe
-from minclip.tokenizers.bpe import AddedToken, BPETokenizer, merge, merge_long, merge_word, spell, train_merges
-from minclip.tokenizers.bpe_files import base_symbols
-from minclip.tokenizers.cleaning import is_plain
+from minclip.tokenizers.added_tokens import AddedToken
+from minclip.tokenizers.bpe import BPETokenizer, merge, merge_word, spell, train_merges
+from minclip.tokenizers.bpe_files import BPEVocabulary, base_symbols
+from minclip.tokenizers.cleaning import clean, is_plain, split_words
 
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60)
 
@@ -58,11 +61,11 @@ def transformers_tokenizer():
     return pytest.importorskip("transformers").CLIPTokenizer.from_pretrained(FOLDER)
 
 
-def tiny(**options):
+def tiny(cleaning="ftfy", **options):
     """A whole byte vocabulary and three merges, to be built at once."""
     merges = [("c", "a"), ("ca", "t</w>"), ("d", "o")]
     tokens = [*base_symbols(), *map("".join, merges), "<|startoftext|>", "<|endoftext|>"]
-    return BPETokenizer({token: n for n, token in enumerate(tokens)}, merges, **options)
+    return BPETokenizer(BPEVocabulary({token: n for n, token in enumerate(tokens)}, merges, **options), cleaning)
 
 
 # The ids ------------------------------------------------------------------------------------------------------------
@@ -166,7 +169,7 @@ def test_half_of_a_surrogate_pair_is_repaired_by_ftfy_and_refused_by_nfc():
 def test_a_byte_that_the_vocabulary_lacks_becomes_the_unknown_token_as_in_the_peer():
     vocab = {"l": 0, "o": 1, "w</w>": 2, "lo": 3, "<|startoftext|>": 4, "<|endoftext|>": 5, "<unk>": 6}
     peer = pytest.importorskip("transformers").CLIPTokenizer(vocab=vocab, merges=[("l", "o")], unk_token="<unk>")
-    ours = BPETokenizer(vocab, [("l", "o")], cleaning="nfc", unk_token="<unk>")
+    ours = BPETokenizer(BPEVocabulary(vocab, [("l", "o")], unk_token="<unk>"), cleaning="nfc")
     for text in ("low", "lo", "lower é", "w", "lolo"):
         assert ours.encode(text) == peer(text)["input_ids"]
     assert ours.encode_text("éw") == [6, 6, 2]
@@ -205,7 +208,7 @@ def test_decoding_any_ids_equals_transformers_broken_utf8_included(ids, skip, nf
 @given(words=st.lists(st.text(st.characters(categories=["L"]), min_size=1, max_size=8), max_size=6))
 def test_words_of_letters_survive_a_round_trip(words):
     tokenizer = tiny(cleaning="nfc")
-    cleaned = [word for text in words for word in bpe.split_words(bpe.clean(text, "nfc"), "nfc")]
+    cleaned = [word for text in words for word, _ in split_words(clean(text, "nfc"), "nfc")]
     assert tokenizer.decode(tokenizer.encode_text(" ".join(cleaned))) == " ".join(cleaned)
 
 
@@ -214,7 +217,7 @@ def test_words_of_letters_survive_a_round_trip(words):
 def test_decoding_gives_the_cleaned_text_back_but_for_spaces(text):
     tokenizer = tiny(cleaning="nfc")
     decoded = tokenizer.decode(tokenizer.encode_text(text))
-    assert "".join(decoded.split()) == "".join(bpe.clean(text, "nfc").split())
+    assert "".join(decoded.split()) == "".join(clean(text, "nfc").split())
 
 
 def test_special_tokens_are_shown_or_dropped_in_decoding():
@@ -227,7 +230,7 @@ def test_special_tokens_are_shown_or_dropped_in_decoding():
 @pytest.mark.parametrize("bad", [517, -1, 10**9])
 def test_an_id_outside_the_vocabulary_is_named(bad):
     assert tiny().vocab_size == 517
-    with pytest.raises(TokenizerError, match=f"{bad} stands for no token; ids go from 0 to 516"):
+    with pytest.raises(TokenizerError, match=f"id {bad} is not in the vocabulary; ids go from 0 to 516"):
         tiny().decode([0, bad])
 
 
@@ -283,18 +286,19 @@ def test_an_unknown_cleaning_is_refused():
         ({"a": "0"}, "'a'.*'0'"),
         ({"a": -1}, "-1"),
         ({"a": True}, "True"),
+        ({"a": 2**63}, str(2**63)),
     ],
 )
 def test_ids_that_repeat_or_are_none_are_refused(vocab, message):
     with pytest.raises(TokenizerError, match=message):
-        BPETokenizer(vocab, [])
+        BPETokenizer(BPEVocabulary(vocab, []))
 
 
 @pytest.mark.parametrize("pair", [("a", "q9"), ("q9", "a"), ("a", "b")])
 def test_a_merge_that_does_not_fit_the_vocabulary_is_named(pair):
     good = tiny()
     with pytest.raises(TokenizerError, match=f"merge '{pair[0]} {pair[1]}' needs the token"):
-        BPETokenizer(good.vocab, [*good.merges, pair])
+        BPETokenizer(BPEVocabulary(good.vocab, [*good.merges, pair]))
 
 
 # Merging ------------------------------------------------------------------------------------------------------------
@@ -308,7 +312,9 @@ RANKS = st.lists(st.tuples(*[st.text(LETTERS, min_size=1, max_size=3)] * 2), max
 @given(st.text(LETTERS, min_size=1, max_size=120).map(list), RANKS)
 @MANY
 def test_the_heap_merges_as_the_plain_loop_does(symbols, ranks):
-    assert merge_long(symbols, ranks) == merge(symbols, ranks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bpe, "LONG_WORD", 0)
+        assert merge_word(symbols, ranks) == merge(symbols, ranks)
 
 
 @needs_data
@@ -422,3 +428,110 @@ def test_training_on_nothing_to_merge_leaves_the_bytes(texts):
 def test_a_vocabulary_too_small_for_the_bytes_is_refused():
     with pytest.raises(TokenizerError, match=r"vocab_size=513.*514"):
         BPETokenizer.train(["a cat"], 513)
+
+
+# Long texts ---------------------------------------------------------------------------------------------------------
+
+LONG_RUNS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["a", "ab", "ha", "1", "!?", "é", "猫犬", "cat ", "Σ", "e\u0301\u0327", "&amp;", "<|endoftext|>", "\n", "."]
+        ),
+        st.integers(1, 60),
+    ).map(lambda many: many[0] * many[1])
+    | st.text("abcdeinorst", max_size=200),
+    max_size=8,
+).map("".join)
+
+
+@needs_data
+@given(text=LONG_RUNS | hostile_texts, limit=st.integers(0, 40))
+@MANY
+def test_reading_no_more_of_a_text_than_is_wanted_changes_no_id(text, limit, ftfy_tokenizer, nfc_tokenizer):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("minclip.tokenizers.cleaning.STRETCH", 1)
+        patch.setattr(bpe, "LONG_WORD", 4)
+        patch.setattr(bpe, "REMEMBERED_LETTERS", 4)
+        for tokenizer in (ftfy_tokenizer, nfc_tokenizer):
+            assert tokenizer.encode_text(text, limit)[:limit] == tokenizer.encode_text(text)[:limit]
+
+
+@needs_data
+@pytest.mark.parametrize("text", ["a" * 200_000, "ha" * 100_000, "漢" * 30_000, "x1!é" * 10_000, "a b\n" * 30_000])
+def test_a_long_text_cut_to_the_context_has_the_first_of_the_peer_s_ids(text, nfc_tokenizer, transformers_tokenizer):
+    peer = transformers_tokenizer(text, truncation=True, max_length=77)["input_ids"]
+    assert nfc_tokenizer(text)["input_ids"][0].tolist() == peer
+
+
+# Offsets ------------------------------------------------------------------------------------------------------------
+
+
+@needs_data
+@given(text=texts_of_every_unicode)
+@MANY
+def test_offsets_are_the_peer_s_and_cover_all_that_was_composed(text, nfc_tokenizer, rust):
+    """The peer's spans end after the first of several characters made one; ours after the last."""
+    spans = nfc_tokenizer.encode_with_offsets(text)
+    peer = rust.encode(text, add_special_tokens=False)
+    assert [index for index, _, _ in spans] == peer.ids
+    if unicodedata.normalize("NFC", text) == text and "\u0130" not in text:
+        assert [(start, end) for _, start, end in spans] == peer.offsets
+    else:
+        assert all(0 <= start < end <= len(text) for _, start, end in spans)
+        assert all(a[1] <= b[1] and a[2] <= b[2] for a, b in pairwise(spans))
+
+
+@needs_data
+@given(text=hostile_texts)
+@MANY
+def test_offsets_with_ftfy_point_into_the_text_in_order(text, ftfy_tokenizer):
+    spans = ftfy_tokenizer.encode_with_offsets(text)
+    assert [index for index, _, _ in spans] == ftfy_tokenizer.encode_text(text)
+    assert all(0 <= start < end <= len(text) for _, start, end in spans)
+    assert all(a[1] <= b[1] and a[2] <= b[2] for a, b in pairwise(spans))
+
+
+@needs_data
+@given(text=PRINTABLE)
+@MANY
+def test_offsets_of_plain_text_are_the_peer_s_whatever_the_cleaning(text, ftfy_tokenizer, rust):
+    if "&" not in text:
+        peer = rust.encode(text, add_special_tokens=False)
+        if [index for index, _, _ in ftfy_tokenizer.encode_with_offsets(text)] == peer.ids:
+            assert [(start, end) for _, start, end in ftfy_tokenizer.encode_with_offsets(text)] == peer.offsets
+
+
+@needs_data
+def test_offsets_of_what_ftfy_rewrites_cover_what_was_rewritten(ftfy_tokenizer):
+    text = "  a schÃ¶n &eacute; ＦＵＬＬ  “cat” <|endoftext|>"
+    found = [text[start:end] for _, start, end in ftfy_tokenizer.encode_with_offsets(text)]
+    assert found[0] == "a"
+    assert {"&eacute;", "ＦＵＬＬ", "“", "cat", "”", "<|endoftext|>"} <= set(found)
+    assert all(piece in "schÃ¶n" for piece in found[1 : found.index("&eacute;")])
+
+
+@needs_data
+@given(text=texts_of_every_unicode)
+@MANY
+def test_tokens_and_the_special_tokens_mask_are_transformers(text, nfc_tokenizer, transformers_tokenizer):
+    assert nfc_tokenizer.tokenize(text) == transformers_tokenizer.tokenize(text)
+    texts = [text, f"cat <|endoftext|> {text}", ""]
+    options = {"padding": True, "truncation": True, "max_length": 20, "return_special_tokens_mask": True}
+    expected = transformers_tokenizer(texts, **options)["special_tokens_mask"]
+    assert nfc_tokenizer(texts, **options)["special_tokens_mask"].tolist() == expected
+
+
+@needs_data
+def test_a_pickled_tokenizer_gives_the_same_ids(ftfy_tokenizer):
+    again = pickle.loads(pickle.dumps(ftfy_tokenizer))
+    for text in SENTENCES + FRAGMENTS:
+        assert again.encode(text) == ftfy_tokenizer.encode(text)
+        assert again.decode(again.encode(text)) == ftfy_tokenizer.decode(again.encode(text))
+
+
+@pytest.mark.parametrize("ids", [["a"], [1.5], [None], 5, "ab"])
+def test_what_are_no_ids_is_refused_in_decoding(ids):
+    with pytest.raises(TokenizerError, match="whole numbers"):
+        tiny().decode(ids)
+    with pytest.raises(TokenizerError, match="not in the vocabulary"):
+        tiny().decode([2**70])

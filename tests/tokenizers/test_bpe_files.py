@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import shutil
 
 import pytest
@@ -20,11 +21,13 @@ from bpe_peers import (
 from hypothesis import given
 
 from minclip.errors import TokenizerError
-from minclip.tokenizers.bpe import AddedToken, BPETokenizer
-from minclip.tokenizers.bpe_files import base_symbols, byte_symbols
+from minclip.tokenizers.added_tokens import AddedToken
+from minclip.tokenizers.bpe import BPETokenizer
+from minclip.tokenizers.bpe_files import BPEVocabulary, base_symbols, byte_symbols
 
 FRAMES = ["<|startoftext|>", "<|endoftext|>"]
 MERGES = [["c", "a"], ["ca", "t</w>"], ["d", "o"]]
+PAIRS = [tuple(pair) for pair in MERGES]
 VOCAB = {token: n for n, token in enumerate([*base_symbols(), *map("".join, MERGES), *FRAMES])}
 MERGE_LINES = ["#version: 0.2", *(" ".join(pair) for pair in MERGES), ""]
 TEXTS = [
@@ -185,8 +188,8 @@ ADDED = [
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
-    merges = [tuple(pair) for pair in MERGES]
-    tokenizer = BPETokenizer(VOCAB, merges, cleaning="nfc", pad_token="<pad>", added_tokens=ADDED, max_length=12)
+    vocabulary = BPEVocabulary(VOCAB, PAIRS, pad_token="<pad>", added_tokens=ADDED, max_length=12)
+    tokenizer = BPETokenizer(vocabulary, cleaning="nfc")
     tokenizer.save(folder)
     return tokenizer, BPETokenizer.from_folder(folder, cleaning="nfc"), transformers_tokenizer(folder)
 
@@ -211,18 +214,40 @@ def test_saving_keeps_all_that_a_tokenizer_is(saved):
 
 
 def test_added_tokens_keep_ids_that_leave_a_gap(tmp_path):
-    tokenizer = BPETokenizer(VOCAB, [], added_tokens=[AddedToken("<far>", id=900)])
+    tokenizer = BPETokenizer(BPEVocabulary(VOCAB, PAIRS, added_tokens=[AddedToken("<far>", id=900)]))
     tokenizer.save(tmp_path)
     assert BPETokenizer.from_folder(tmp_path).encode_text("<far>") == [900]
     assert transformers_tokenizer(tmp_path)("<far>")["input_ids"][1:-1] == [900]
 
 
-def test_saving_over_another_tokenizer_leaves_nothing_of_it(tmp_path):
+def test_saving_beside_files_that_would_be_read_for_it_is_refused_and_changes_nothing(tmp_path):
     write(tmp_path, tokenizer_json=whole(vocab={"x": 0}, merges=[]), added_tokens_json={"<old>": 1})
-    BPETokenizer(VOCAB, []).save(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        *["merges.txt", "special_tokens_map.json", "tokenizer_config.json", "vocab.json"]
-    ]
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(TokenizerError, match=r"holds tokenizer\.json and added_tokens\.json of another tokenizer"):
+        BPETokenizer(BPEVocabulary(VOCAB, PAIRS)).save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_saving_replaces_its_own_files_and_touches_no_other(tmp_path):
+    others = {"tokenizer.json": json.dumps(whole()), "word2vec.model": "a", "vocab.txt": "b", "added_tokens.json": "{}"}
+    for name, content in {**others, "merges.txt": "old", "vocab.json": "{}"}.items():
+        (tmp_path / name).write_text(content)
+    tokenizer = BPETokenizer(BPEVocabulary(VOCAB, PAIRS))
+    tokenizer.save(tmp_path)
+    names = {"vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"}
+    assert set(tokenizer.files()) == names
+    assert {path.name for path in tmp_path.iterdir()} == names | set(others)
+    assert all((tmp_path / name).read_text() == content for name, content in others.items())
+    assert all((tmp_path / name).read_bytes() == content for name, content in tokenizer.files().items())
+    assert BPETokenizer.from_folder(tmp_path).vocab == VOCAB
+
+
+def test_a_token_that_no_file_can_hold_is_refused_before_anything_is_written(tmp_path):
+    folder = write(tmp_path, tokenizer_config_json={"added_tokens_decoder": {"600": entry("<\ud800>")}})
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(TokenizerError, match="half of a surrogate pair"):
+        BPETokenizer.from_folder(folder).save(folder)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @needs_data
@@ -287,6 +312,8 @@ def test_a_merge_that_does_not_fit_the_vocabulary_is_named_with_its_line(tmp_pat
         ({**VOCAB, "a": None}, ["'a'", "None"]),
         ({token: n for token, n in VOCAB.items() if token not in FRAMES}, ["'<|startoftext|>' has no id"]),
         ({}, ["merges.txt line 2"]),
+        ({**VOCAB, "a": 2**63}, ["'a'", str(2**63)]),
+        ({**VOCAB, "lost": 600}, ["1 tokens of the vocabulary, 'lost' the first", "merges.txt"]),
     ],
 )
 def test_a_vocabulary_that_cannot_be_is_refused(tmp_path, vocab, words):
@@ -303,6 +330,8 @@ def test_a_vocabulary_that_cannot_be_is_refused(tmp_path, vocab, words):
         whole(vocab=[]),
         whole(merges=None),
         whole(merges=[3]),
+        {**whole(), "added_tokens": 5},
+        {**whole(), "added_tokens": {"a": 1}},
     ],
 )
 def test_a_tokenizer_json_of_another_kind_is_refused(tmp_path, content):
@@ -322,6 +351,8 @@ def test_a_tokenizer_json_of_another_kind_is_refused(tmp_path, content):
         {"pad_token": "<pad>"},
         {"extra_special_tokens": [3]},
         {"extra_special_tokens": 3},
+        {"added_tokens_decoder": {str(2**31): entry("<a>")}},
+        {"added_tokens_decoder": {"9" * 5000: entry("<a>")}},
     ],
 )
 def test_special_tokens_that_cannot_be_are_refused(tmp_path, config):
@@ -329,7 +360,7 @@ def test_special_tokens_that_cannot_be_are_refused(tmp_path, config):
 
 
 @needs_data
-@pytest.mark.parametrize("cut", ["nothing there", "no gzip", "truncated", "too few", "no merges"])
+@pytest.mark.parametrize("cut", ["nothing there", "no gzip", "truncated", "no checksum", "too few", "no merges"])
 def test_openai_s_file_is_refused_unless_whole(tmp_path, cut):
     path = tmp_path / "bpe.txt.gz"
     whole_file = OPENAI_MERGES.read_bytes()
@@ -337,6 +368,7 @@ def test_openai_s_file_is_refused_unless_whole(tmp_path, cut):
     contents = {
         "no gzip": b"#version: 0.2\ni n\n",
         "truncated": whole_file[:100_000],
+        "no checksum": whole_file[:-8] + bytes(8),
         "too few": gzip.compress("\n".join(lines[:1000]).encode()),
         "no merges": gzip.compress(("x\n" * 60_000).encode()),
     }
@@ -346,7 +378,33 @@ def test_openai_s_file_is_refused_unless_whole(tmp_path, cut):
         BPETokenizer.from_openai(path)
 
 
+def test_merges_cut_anywhere_are_refused(tmp_path):
+    """At every character of a small file; with the last line end alone missing, all the merges are there."""
+    content = "\n".join(MERGE_LINES)
+    for end in range(len(content) - 1):
+        refused(write(tmp_path, merges_txt=content[:end]), "merges.txt")
+
+
+@needs_data
+def test_the_published_merges_cut_anywhere_are_refused(tmp_path):
+    write(tmp_path, vocab_json=(FOLDER / "vocab.json").read_text("utf-8"))
+    content = (FOLDER / "merges.txt").read_bytes()
+    rng = random.Random(6)
+    line_ends = [i for i, byte in enumerate(content) if byte == 10]
+    cuts = [0, *(rng.randrange(len(content)) for _ in range(12)), *rng.sample(line_ends[:-1], 12), line_ends[-2]]
+    for end in [*cuts, len(content.rstrip()) - 1]:
+        (tmp_path / "merges.txt").write_bytes(content[:end])
+        refused(tmp_path, "merges.txt")
+
+
+def test_a_vocabulary_without_all_bytes_may_have_tokens_that_no_merge_makes(tmp_path):
+    """As the tests of Transformers have one."""
+    vocab = {token: n for n, token in enumerate(["l", "o", "w</w>", "lo", "lower", *FRAMES])}
+    folder = write(tmp_path, vocab_json=vocab, merges_txt="#version: 0.2\nl o\n")
+    assert BPETokenizer.from_folder(folder).encode_text("lolow")[0] == vocab["lo"]
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TokenizerError, match=r"cannot write the tokenizer to .*file"):
-        BPETokenizer(VOCAB, []).save(tmp_path / "file")
+        BPETokenizer(BPEVocabulary(VOCAB, PAIRS)).save(tmp_path / "file")

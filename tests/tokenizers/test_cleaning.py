@@ -23,8 +23,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minclip.errors import TokenizerError
-from minclip.tokenizers.added_tokens import AddedToken
-from minclip.tokenizers.cleaning import AddedTokenCutter, clean, is_plain, split_words
+from minclip.tokenizers import cleaning
+from minclip.tokenizers.added_tokens import AddedToken, AddedTokenFinder
+from minclip.tokenizers.cleaning import clean, clean_stretches, is_plain, split_words
+
+
+def words_of(text, kind):
+    return [word for word, _ in split_words(text, kind)]
+
+
+def cutter(tokens, ids, normalize=lambda content: content):
+    """A function that cuts a text: what lies between the added tokens as it stands, the tokens as their ids."""
+    finder = AddedTokenFinder((normalize(token.content), ids[token.content], token) for token in tokens)
+    return lambda text: [text[start:end] if i is None else i for i, start, end in finder.split(text)]
+
 
 PRINTABLE = st.text(st.sampled_from([chr(code) for code in range(32, 127) if chr(code) != "&"]), max_size=60)
 MARKS = st.deferred(lambda: st.sampled_from(sorted(left_in_place_by_rust())))
@@ -91,10 +103,10 @@ def test_classes_of_characters_differ_from_the_peer_in_newly_assigned_ones_only(
 
 
 def test_ignoring_case_widens_the_split_by_the_long_s_and_the_iota_below_alone():
-    wider = [c for c in ALL_CHARACTERS if split_words(f"a{c}b", "ftfy") != split_words(f"a{c}b", "nfc")]
+    wider = [c for c in ALL_CHARACTERS if words_of(f"a{c}b", "ftfy") != words_of(f"a{c}b", "nfc")]
     assert wider == ["\u0345"]
-    assert split_words("it'ſ", "ftfy") == ["it", "'ſ"]
-    assert split_words("it'ſ", "nfc") == ["it", "'", "ſ"]
+    assert words_of("it'ſ", "ftfy") == ["it", "'ſ"]
+    assert words_of("it'ſ", "nfc") == ["it", "'", "ſ"]
 
 
 @given(texts_of_every_unicode)
@@ -108,7 +120,9 @@ def test_nfc_words_are_the_peer_s_pre_tokenizer_s(text):
         ]
     )
     text = NFC.normalize_str(text)
-    assert split_words(text, "nfc") == [text[slice(*span)] for _, span in peer.pre_tokenize_str(text)]
+    spans = [span for _, span in peer.pre_tokenize_str(text)]
+    assert [(start, start + len(word)) for word, start in split_words(text, "nfc")] == spans
+    assert words_of(text, "nfc") == [text[start:end] for start, end in spans]
 
 
 ADDED = st.builds(
@@ -156,8 +170,8 @@ def test_added_tokens_are_cut_where_rust_cuts_them(tokens, text):
     flags = [{k: v for k, v in t.to_json().items() if k not in ("content", "special")} for t in tokens]
     peer.add_tokens([tokenizers.AddedToken(t.content, **f) for t, f in zip(tokens, flags, strict=True)])
     ids = {token.content: peer.token_to_id(token.content) for token in tokens}
-    raw = AddedTokenCutter((t for t in tokens if not t.normalized), ids)
-    cleaned = AddedTokenCutter((t for t in tokens if t.normalized), ids, "nfc")
+    raw = cutter((t for t in tokens if not t.normalized), ids)
+    cleaned = cutter((t for t in tokens if t.normalized), ids, lambda content: clean(content, "nfc"))
     pieces = [p for r in raw(text) for p in ([r] if isinstance(r, int) else cleaned(clean(r, "nfc")))]
     assert [p if isinstance(p, int) else unknown for p in pieces] == peer.encode(text).ids
 
@@ -167,7 +181,7 @@ def test_single_word_and_strip_see_rust_s_classes_of_characters():
     word, strip = AddedToken("<w>", single_word=True), AddedToken("<s>", lstrip=True)
     peer.add_tokens([tokenizers.AddedToken("<w>", single_word=True, normalized=False)])
     peer.add_tokens([tokenizers.AddedToken("<s>", lstrip=True, normalized=False)])
-    cut = AddedTokenCutter([word, strip], {"<w>": 1, "<s>": 2})
+    cut = cutter([word, strip], {"<w>": 1, "<s>": 2})
     for char in ALL_CHARACTERS[:0x3100]:
         text = f"{char}<w>{char}<s>"
         if char not in newly_assigned():
@@ -175,8 +189,48 @@ def test_single_word_and_strip_see_rust_s_classes_of_characters():
 
 
 def test_cutting_a_hostile_text_takes_steps_in_proportion_to_its_length():
-    cut = AddedTokenCutter([AddedToken("<a>", lstrip=True, rstrip=True)], {"<a>": 0})
+    cut = cutter([AddedToken("<a>", lstrip=True, rstrip=True)], {"<a>": 0})
     assert cut(" " * 200_000 + "x" + "<a>  " * 50_000) == [" " * 200_000 + "x", *[0] * 50_000]
+
+
+MANY_OF_ONE_KIND = st.tuples(
+    st.sampled_from(["\u0301", "\u0327", "\u0344", "\u0f73", "\u0f71", "\u0345", "amp;", "AMP;", "#38;", "#x26;", "1"]),
+    st.integers(0, 40),
+).map(lambda many: many[0] * many[1])
+TROUBLE = st.lists(
+    MANY_OF_ONE_KIND
+    | st.sampled_from(
+        ["&", "&#", "<", "Ã", "©", "copy;", "eacute;", "lt;", "gt;", "e", "\n", " ", "\u0130", "Σ", "\x1b[", "m"]
+    ),
+    max_size=14,
+).map("".join)
+
+
+@given(TROUBLE)
+@MANY
+def test_texts_that_are_made_shorter_to_be_cleaned_are_cleaned_to_the_same(text):
+    """Runs of marks out of order and entities in entities, which cost ftfy and Unicode's composition n squared."""
+    repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
+    assert clean(text, "ftfy") == regex.sub(r"\s+", " ", repaired).strip().lower()
+    composed = regex.sub(r"\s+", " ", unicodedata.normalize("NFC", text))
+    assert clean(text, "nfc") == composed.replace("Σ", "σ").lower()
+
+
+@given(hostile_texts | TROUBLE, st.sampled_from(["ftfy", "nfc"]))
+@MANY
+def test_the_words_of_a_text_are_those_of_its_stretches(text, kind):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cleaning, "STRETCH", 1)
+        stretches = list(clean_stretches(text, kind))
+    assert [word for stretch in stretches for word in words_of(stretch, kind)] == words_of(clean(text, kind), kind)
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "0" * 5000 + "65", "0" * 5000, "1114112", "00000000065"])
+def test_a_number_of_any_length_is_a_character_or_none(digits):
+    value = int(digits.lstrip("0")[:20] or 0)
+    expected = html.unescape(f"&#{value};")
+    for text in (f"x&#{digits};", f"x&amp;#{digits};"):
+        assert clean(text, "ftfy") == f"x{expected}".lower()
 
 
 @pytest.mark.parametrize("entry", [None, 3, {}, {"content": ""}, {"content": 1}, ["x"], ""])

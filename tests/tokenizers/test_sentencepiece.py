@@ -10,9 +10,10 @@ import sentencepiece as spm
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2 as pb
-from sentencepiece_corpus import EVERY_SETTING, SENTENCES, any_character, random_text, train
+from sentencepiece_corpus import EVERY_SETTING, SENTENCES, any_character, long_texts, random_text, train
 
 from minclip.errors import TokenizerError
+from minclip.tokenizers import sentencepiece_model
 from minclip.tokenizers.sentencepiece_file import ModelFile
 from minclip.tokenizers.sentencepiece_model import SentencePieceModel
 
@@ -119,6 +120,35 @@ def test_time_is_linear_in_a_words_length(kind):
         ours.encode(text)
         times.append(time.perf_counter() - start)
     assert times[1] < 40 * times[0], "ten times the length may take ten times as long, with room for noise"
+
+
+@every_setting
+def test_reading_no_more_of_a_text_than_is_wanted_changes_no_id(kind, setting, monkeypatch):
+    monkeypatch.setattr(sentencepiece_model, "_NEAR", 1)
+    ours, _ = pair(kind, setting)
+    rng = random.Random(f"early {kind} {setting}")
+    for text in [*(random_text(rng) for _ in range(20)), *long_texts(rng, 10)]:
+        whole = ours.encode(text)
+        for limit in (0, 1, 2, rng.randrange(60), len(whole)):
+            assert ours.encode(text, limit)[:limit] == whole[:limit], repr(text)
+
+
+@both_kinds
+@pytest.mark.parametrize("symbols", [["ab", "abc"], ["a", "abcd", "abc"], ["猫", "猫 猫", " "]])
+def test_a_symbol_that_begins_like_another_ends_where_it_ends(kind, symbols):
+    proto = pb.ModelProto.FromString(train(kind))
+    for symbol in symbols:
+        proto.pieces.add(piece=symbol, score=0.0, type=4)
+    seen = {}
+    for piece in reversed(list(proto.pieces)):  # a trained piece may be one of them
+        if piece.piece in seen:
+            proto.pieces.remove(piece)
+        seen[piece.piece] = piece
+    data = proto.SerializeToString()
+    ours, peer = SentencePieceModel.from_bytes(data), spm.SentencePieceProcessor(model_proto=data)
+    for text in [*symbols, "xab", "ab ", "a photo abc ab", "abcab", "猫 猫", "猫 ", "x 猫"]:
+        assert ours.encode(text) == peer.encode(text), text
+        assert in_bytes(ours.encode_with_offsets(text), text) == peer_offsets(peer, text), text
 
 
 def written_by_hand(*pieces, tail=b""):

@@ -2,16 +2,18 @@
 
 import functools
 import json
+import pickle
 import random
 import unicodedata
 
 import pytest
 import tokenizers
 from sentencepiece import sentencepiece_model_pb2 as pb
-from sentencepiece_corpus import SENTENCES, random_text, train
+from sentencepiece_corpus import SENTENCES, long_texts, random_text, train
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from minclip.errors import TokenizerError
+from minclip.tokenizers import tokenizer_json
 from minclip.tokenizers.tokenizer_json import TokenizerJSON
 
 FRAME = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -175,10 +177,10 @@ def changed(*path, value):
 
 
 BROKEN = {
-    "not JSON": (b"{", "character 1: not JSON"),
-    "deep": (b"[" * 100_000, "not JSON that can be read"),
-    "not UTF-8": (b'{"a": "\xff"}', "not UTF-8|byte"),
-    "a list": ([], "expected a JSON object"),
+    "not JSON": (b"{", "cannot be read as JSON"),
+    "deep": (b"[" * 100_000, "cannot be read as JSON"),
+    "not UTF-8": (b'{"a": "\xff"}', "cannot be read as JSON: .utf-8. codec"),
+    "a list": ([], "must hold a JSON object"),
     "no model": ({}, "not laid out as a tokenizer.json"),
     "word piece": (changed("model", "type", value="WordPiece"), "model type 'WordPiece' is not known"),
     "empty vocabulary": (changed("model", "vocab", value=[]), "vocabulary is empty"),
@@ -191,12 +193,18 @@ BROKEN = {
         changed("normalizer", value={"type": "Replace", "pattern": {"Regex": "(a+)+b"}, "content": ""}),
         "Replace.* is not known",
     ),
+    "empty pattern": (
+        changed("normalizer", value={"type": "Replace", "pattern": {"String": ""}, "content": "x"}),
+        "Replace replaces an empty string",
+    ),
     "character map": (changed("normalizer", "precompiled_charsmap", value="QUJD"), "character map is cut short"),
     "base64": (changed("normalizer", "precompiled_charsmap", value="é"), "not base64"),
     "pre_tokenizer": (changed("pre_tokenizer", value={"type": "ByteLevel"}), "ByteLevel is not known"),
     "decoder": (changed("decoder", value={"type": "WordPiece"}), "decoder 'WordPiece' is not known"),
     "no frame": (changed("post_processor", value=None), "one begin token and one end token"),
-    "id taken": (changed("added_tokens", 0, "content", value="<new>"), "'<new>' has id 0, which is no id or another"),
+    "id taken": (changed("added_tokens", 0, "content", value="<new>"), "'<new>' has id 0, which is another token"),
+    "id too large": (changed("added_tokens", 0, "id", value=2**70), "gives token '<s>' the id 1180"),
+    "added tokens": (changed("added_tokens", value=5), "added_tokens is 5, not a list"),
     "frame outside": (
         changed("post_processor", value={"type": "RobertaProcessing", "cls": ["a", 10**7], "sep": ["b", 2]}),
         "ids .10000000, 2. around a text",
@@ -218,6 +226,76 @@ def test_what_is_broken_or_unknown_is_refused_in_one_line(fault):
         TokenizerJSON(data, "tokenizer.json")
     assert str(caught.value).startswith("tokenizer.json")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [0, 255, 64, 200])
+@pytest.mark.parametrize("model_name", ["unigram bytes", "bpe"])
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_vocabulary_with_some_of_the_bytes_falls_back_as_the_peer_does(model_name, kept, fuse):
+    """A character whose bytes are all there becomes bytes, any other is unknown; "é" is C3 A9."""
+    whole = json.loads(build(model_name)[0].to_str())
+    keep = {*BYTES[:kept], "<0xC3>", "<0xA9>", "<0xE1>", "<0x88>"}
+    vocab = whole["model"]["vocab"]
+    for token in set(BYTES) - keep:  # renamed, so that ids stay where they are
+        if isinstance(vocab, dict):
+            vocab[f"no {token}"] = vocab.pop(token)
+        else:
+            place = next(i for i, (piece, _) in enumerate(vocab) if piece == token)
+            vocab[place][0] = f"no {token}"
+    whole["model"]["byte_fallback"] = True
+    if model_name == "bpe":
+        whole["model"]["fuse_unk"] = fuse
+        merges = [merge if isinstance(merge, list) else merge.split(" ") for merge in whole["model"]["merges"]]
+        whole["model"]["merges"] = [merge for merge in merges if "\u00e9" not in "".join(merge)]
+        vocab["no \u00e9"] = vocab.pop("\u00e9")
+    data = json.dumps(whole).encode()
+    peer, ours = tokenizers.Tokenizer.from_str(data.decode()), TokenizerJSON(data, "tokenizer.json")
+    odd = ["\u00e9", "x\u4dff\u00e9y", "\u00e9\u4dff", "\u4dff\u4dfe\u00e9\u00e9\u4dfd a", "\u1208\u4dff \u1208\u1208z"]
+    for text in [*odd, *SENTENCES[::6], *random_texts(f"bytes {kept}", 60)]:
+        assert ours.encode(text) == peer.encode(text, add_special_tokens=False).ids, repr(text)
+
+
+@pytest.mark.parametrize(("pattern", "content"), [("a", ""), (" ", "\u2581"), ("a b", "c")])
+def test_replacing_a_string_is_the_peers(pattern, content):
+    whole = json.loads(build(normalizer="none")[0].to_str())
+    whole["normalizer"] = {"type": "Replace", "pattern": {"String": pattern}, "content": content}
+    data = json.dumps(whole).encode()
+    peer, ours = tokenizers.Tokenizer.from_str(data.decode()), TokenizerJSON(data, "tokenizer.json")
+    for text in ["", "a photo a b c", *SENTENCES[::9]]:
+        expected = peer.encode(text, add_special_tokens=False)
+        assert ours.encode(text) == expected.ids
+        if len(content) == len(pattern):  # otherwise the peer's do not cover all that was replaced
+            assert [(start, end) for _, start, end in ours.encode_with_offsets(text)] == expected.offsets
+
+
+@pytest.mark.parametrize("pre_tokenizer", PRE_TOKENIZERS)
+@pytest.mark.parametrize("model_name", ["unigram", "unigram bytes", "bpe", "bpe plain", "bpe whole"])
+def test_a_pickled_tokenizer_gives_the_same_ids(model_name, pre_tokenizer):
+    _, ours = build(model_name, "XLM-R", pre_tokenizer)
+    again = pickle.loads(pickle.dumps(ours))
+    for text in [*SENTENCES[::9], *random_texts("pickle", 10)]:
+        assert again.encode(text) == ours.encode(text)
+        assert again.decode(ours.encode(text)) == ours.decode(ours.encode(text))
+
+
+@pytest.mark.parametrize(("normalizer", "pre_tokenizer"), COMBINATIONS)
+@pytest.mark.parametrize("model_name", ["unigram", "unigram bytes", "bpe", "bpe whole"])
+def test_reading_no_more_of_a_text_than_is_wanted_changes_no_id(model_name, normalizer, pre_tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer_json, "_NEAR", 1)
+    monkeypatch.setattr(tokenizer_json, "_LONGEST_REMEMBERED", 3)
+    _, ours = build(model_name, normalizer, pre_tokenizer)
+    rng = random.Random(f"early {model_name} {normalizer} {pre_tokenizer}")
+    for text in [*random_texts(rng.random(), 12), *long_texts(rng, 6)]:
+        whole = ours.encode(text)
+        for limit in (0, 1, 2, rng.randrange(40), len(whole)):
+            assert ours.encode(text, limit)[:limit] == whole[:limit], repr(text)
+
+
+def test_what_is_remembered_is_bounded():
+    _, ours = build()
+    for n in range(50):
+        ours.encode("".join(chr(0x4E00 + (7 * i + n) % 5000) for i in range(2000)) + f" e{chr(0x301) * 100}{n}")
+    assert all(len(word) <= 64 for word in ours._words)
 
 
 @pytest.mark.long

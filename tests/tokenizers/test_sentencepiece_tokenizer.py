@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import pickle
 import random
 
 import numpy as np
@@ -10,7 +11,9 @@ import sentencepiece as spm
 from sentencepiece_corpus import SENTENCES, random_text, train
 
 from minclip.errors import TokenizerError
+from minclip.tokenizers import find_tokenizer
 from minclip.tokenizers.sentencepiece import SentencePieceTokenizer
+from minclip.tokenizers.sentencepiece_file import ModelFile
 
 transformers = pytest.importorskip("transformers")
 
@@ -52,6 +55,8 @@ def test_ordinary_text_gets_transformers_ids(folder):
     assert (ours.bos_token_id, ours.pad_token_id, ours.eos_token_id) == (0, 1, 2)
     for text in [*SENTENCES, *LABELS, "", "<s>", "a <mask> of a<pad> cat</s>", "x<unk>y", "<mask><mask>"]:
         assert ours.encode(text) == peer(text)["input_ids"], repr(text)
+        assert ours.tokenize(text) == peer.convert_ids_to_tokens(ours.encode_text(text))
+        assert [i for i, _, _ in ours.encode_with_offsets(text)] == ours.encode_text(text)
 
 
 def test_batches_are_transformers_batches(folder):
@@ -106,9 +111,11 @@ def test_max_length_is_the_files(json_folder, model_folder):
 def test_special_ids_are_the_framing_ones(folder):
     ours = SentencePieceTokenizer.from_folder(folder)
     assert ours.special_ids == {0, 1, 2, 3, ours.vocab_size - 1}
-    result = ours(["cat", "a photo of a cat"], return_special_tokens_mask=True)
-    assert (result["special_tokens_mask"][0, :1] == 1).all()
-    assert (result["special_tokens_mask"][result["attention_mask"] == 0] == 1).all()
+    texts = ["cat", "a photo of a <mask> cat<s>\u4dff", ""]
+    peer = transformers.XLMRobertaTokenizer.from_pretrained(folder)
+    expected = peer(texts, padding=True, return_special_tokens_mask=True)["special_tokens_mask"]
+    result = ours(texts, padding=True, return_special_tokens_mask=True)
+    assert result["special_tokens_mask"].tolist() == expected
 
 
 def test_saved_files_are_the_loaded_bytes_and_open_in_transformers(folder, tmp_path):
@@ -139,6 +146,78 @@ def test_a_mask_that_strips_takes_the_space_before_it(tmp_path):
     assert SentencePieceTokenizer.from_folder(tmp_path).encode_with_offsets(text) == strips.encode_with_offsets(text)
 
 
+def test_a_model_file_alone_has_xlm_rs_own_mask(model_folder):
+    ours = SentencePieceTokenizer.from_folder(model_folder)
+    (span,) = [(a, b) for i, a, b in ours.encode_with_offsets("a  <mask> b") if i == ours.vocab_size - 1]
+    assert span == (1, 9)
+
+
+def test_saving_beside_files_that_would_be_read_for_it_is_refused(model_folder, json_folder, tmp_path):
+    for name in ("tokenizer.json", "special_tokens_map.json", "added_tokens.json"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("{}")
+        with pytest.raises(TokenizerError, match=f"holds {name} of another tokenizer"):
+            SentencePieceTokenizer.from_folder(model_folder).save(folder)
+        assert [path.name for path in folder.iterdir()] == [name]
+    (tmp_path / "vocab.json").write_text("{}")
+    (tmp_path / "other.model").write_text("a")
+    SentencePieceTokenizer.from_folder(model_folder).save(tmp_path)
+    assert (tmp_path / "vocab.json").read_text() == "{}"
+    assert (tmp_path / "other.model").read_text() == "a"
+    assert type(find_tokenizer(tmp_path)) is SentencePieceTokenizer
+    (tmp_path / "merges.txt").write_text("")
+    with pytest.raises(TokenizerError, match=r"holds vocab\.json and merges\.txt of another tokenizer"):
+        SentencePieceTokenizer.from_folder(json_folder).save(tmp_path)
+
+
+def test_a_pickled_tokenizer_gives_the_same_ids(folder):
+    ours = SentencePieceTokenizer.from_folder(folder)
+    again = pickle.loads(pickle.dumps(ours))
+    assert [again.encode(text) for text in SENTENCES] == [ours.encode(text) for text in SENTENCES]
+    assert again.files() == ours.files()
+
+
+def test_half_of_a_surrogate_pair_is_refused(folder):
+    ours = SentencePieceTokenizer.from_folder(folder)
+    for call in (ours, ours.encode, ours.encode_text, ours.encode_with_offsets, ours.tokenize):
+        with pytest.raises(TokenizerError, match=r"holds U\+D800, half of a surrogate pair"):
+            call("cat \ud800")
+
+
+def test_a_model_cut_at_the_end_of_a_piece_is_refused(model_folder, tmp_path):
+    data = (model_folder / "sentencepiece.bpe.model").read_bytes()
+    offsets = ModelFile.from_bytes(data).offsets
+    for end in [*offsets[4::97], offsets[-1]]:
+        (tmp_path / "sentencepiece.bpe.model").write_bytes(data[:end])
+        with pytest.raises(TokenizerError, match=r"sentencepiece\.bpe\.model.*cut short"):
+            SentencePieceTokenizer.from_folder(tmp_path)
+
+
+def test_a_model_cut_anywhere_is_refused_or_whole_to_the_tokenizer(model_folder, tmp_path):
+    data = (model_folder / "sentencepiece.bpe.model").read_bytes()
+    whole = SentencePieceTokenizer.from_folder(model_folder)
+    rng = random.Random(3)
+    refused = 0
+    for end in [*(rng.randrange(len(data)) for _ in range(60)), *range(len(data) - 40, len(data))]:
+        (tmp_path / "sentencepiece.bpe.model").write_bytes(data[:end])
+        try:
+            cut = SentencePieceTokenizer.from_folder(tmp_path)
+        except TokenizerError:
+            refused += 1
+        else:
+            assert [cut.encode(text) for text in SENTENCES] == [whole.encode(text) for text in SENTENCES], end
+    assert refused >= 60
+
+
+def test_a_model_with_fewer_pieces_than_the_config_says_is_refused(model_folder):
+    ours = SentencePieceTokenizer.from_folder(model_folder)
+    ours.check_vocabulary(ours.vocab_size)
+    ours.check_vocabulary(ours.vocab_size + 63)  # embeddings rounded up
+    with pytest.raises(TokenizerError, match="the file is not of this checkpoint or not whole"):
+        ours.check_vocabulary(ours.vocab_size + 500)
+
+
 def broken_folder(tmp_path, name, content, model=None):
     (tmp_path / "sentencepiece.bpe.model").write_bytes(train("unigram") if model is None else model)
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
@@ -148,11 +227,12 @@ def broken_folder(tmp_path, name, content, model=None):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("tokenizer_config.json", b"{", "tokenizer_config.json: not JSON"),
-        ("tokenizer_config.json", [], "expected a JSON object, not list"),
+        ("tokenizer_config.json", b"{", "tokenizer_config.json cannot be read as JSON"),
+        ("tokenizer_config.json", [], "must hold a JSON object, not list"),
         ("tokenizer_config.json", {"tokenizer_class": "T5Tokenizer"}, "tokenizer_class T5Tokenizer is not known"),
         ("added_tokens.json", {"<mask>": 5}, "give '<mask>' id 5, where the XLM-R layout has"),
-        ("added_tokens.json", {"<mask>": "x"}, "give '<mask>' id x"),
+        ("added_tokens.json", {"<mask>": "x"}, "gives token '<mask>' the id 'x'"),
+        ("added_tokens.json", {"<new>": 2**70}, "gives token '<new>' the id 1180"),
         ("tokenizer_config.json", {"mask_token": 7}, "an added token must be"),
         (
             "tokenizer_config.json",
@@ -160,7 +240,7 @@ def broken_folder(tmp_path, name, content, model=None):
             "id 0, where the XLM-R layout",
         ),
         ("tokenizer_config.json", {"added_tokens_decoder": [1]}, "added_tokens_decoder"),
-        ("tokenizer.json", b"\xff\xfe", "byte 0"),
+        ("tokenizer.json", b"\xff\xfe", "tokenizer.json cannot be read as JSON: .*position 0"),
     ],
 )
 def test_files_that_contradict_or_do_not_parse_are_named(tmp_path, name, content, message):

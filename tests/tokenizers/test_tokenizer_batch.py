@@ -18,14 +18,23 @@ class Letters(Tokenizer):
     vocab_size = 0x110000
     special_ids = frozenset({BOS, EOS, PAD})
 
-    def encode_text(self, text):
+    def encode_text(self, text, limit=None):
         return [ord(letter) for letter in text]
+
+    def encode_with_offsets(self, text):
+        return [(ord(letter), i, i + 1) for i, letter in enumerate(text)]
+
+    def id_to_token(self, index):
+        return chr(index)
 
     def decode(self, ids, *, skip_special_tokens=False):
         return "".join(map(chr, ids))
 
-    def save(self, folder):
-        raise NotImplementedError
+    def files(self):
+        return {"letters.txt": b"all of them", "more.txt": b"none"}
+
+    def leftovers(self, folder):
+        return [name for name in ("words.txt",) if (folder / name).exists()]
 
 
 TOKENIZER = Letters()
@@ -80,9 +89,9 @@ def test_texts_may_come_from_any_iterable():
         assert TOKENIZER(texts)["input_ids"].tolist() == expected
 
 
-def test_the_special_tokens_mask_marks_what_is_no_text():
+def test_the_special_tokens_mask_marks_what_frames_and_pads():
     mask = TOKENIZER(["a\x02b", ""], return_special_tokens_mask=True)["special_tokens_mask"]
-    assert mask.tolist() == [[1, 0, 1, 0, 1], [1, 1, 1, 1, 1]]
+    assert mask.tolist() == [[1, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
     assert "special_tokens_mask" not in TOKENIZER("a")
 
 
@@ -90,6 +99,12 @@ def test_no_padding_takes_texts_of_one_length_only():
     assert TOKENIZER(["ab", "cd"], padding=False)["input_ids"].shape == (2, 4)
     with pytest.raises(TokenizerError, match="differ in length"):
         TOKENIZER(["ab", "c"], padding=False)
+
+
+def test_padding_true_is_to_the_longest():
+    np.testing.assert_array_equal(
+        TOKENIZER(["ab", "c"], padding=True)["input_ids"], TOKENIZER(["ab", "c"])["input_ids"]
+    )
 
 
 @pytest.mark.parametrize("limit", [0, 1, -5])
@@ -108,5 +123,42 @@ def test_what_is_no_text_is_refused(texts):
 def test_an_empty_batch_and_an_unknown_padding_are_refused():
     with pytest.raises(TokenizerError, match="texts is empty"):
         TOKENIZER([])
-    with pytest.raises(TokenizerError, match="padding='left'"):
-        TOKENIZER("a", padding="left")
+    for padding in ("left", 1, None, []):
+        with pytest.raises(TokenizerError, match="padding="):
+            TOKENIZER("a", padding=padding)
+
+
+@pytest.mark.parametrize("limit", ["3", 3.0, True, float("nan")])
+def test_a_limit_that_is_no_whole_number_is_refused(limit):
+    for call in (TOKENIZER, TOKENIZER.encode):
+        with pytest.raises(TokenizerError, match=r"max_length=.* is not a whole number"):
+            call("a", max_length=limit)
+
+
+def test_tokens_and_batches_of_ids_come_back_as_text():
+    assert TOKENIZER.tokenize("ab") == ["a", "b"]
+    assert TOKENIZER.batch_decode(np.array([[97, 98], [99, 100]])) == ["ab", "cd"]
+
+
+def test_a_tokenizer_shows_its_kind_and_size():
+    assert repr(TOKENIZER) == "Letters(1,114,112 tokens, texts of up to 8)"
+
+
+def test_a_long_text_that_does_not_fit_is_refused_without_counting_it():
+    with pytest.raises(TokenizerError, match="text of many tokens is longer than 8"):
+        TOKENIZER("a" * 200_000, truncation=False)
+
+
+def test_saving_writes_the_files_and_refuses_a_folder_that_would_be_ambiguous(tmp_path):
+    TOKENIZER.save(tmp_path / "new")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()} == TOKENIZER.files()
+    (tmp_path / "words.txt").write_text("mine")
+    with pytest.raises(TokenizerError, match=r"holds words\.txt of another tokenizer"):
+        TOKENIZER.save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"words.txt", "new"}
+
+
+def test_a_model_with_fewer_ids_than_the_frame_needs_is_refused():
+    TOKENIZER.check_vocabulary(4)
+    with pytest.raises(TokenizerError, match=r"frames texts with id 3, and config\.json says vocab_size 3"):
+        TOKENIZER.check_vocabulary(3)

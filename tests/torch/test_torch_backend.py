@@ -20,9 +20,10 @@ from torch.nn import functional as F  # noqa: N812
 import minclip
 from minclip.backend import NumpyBackend
 from minclip.config import Config
-from minclip.images.image import ImageProcessor
+from minclip.images import ImageProcessor
 from minclip.images.resize import resize
-from minclip.testing import BackendConformance, weights
+from minclip.testing import BackendConformance
+from minclip.testing.strategies import weights
 from minclip_torch import Clip, TorchBackend
 from minclip_torch.backend import load_weights, out_of_memory
 from minclip_torch.pixels import resize as resize_on_device
@@ -325,8 +326,11 @@ def test_the_reference_never_imports_torch(miniature: Path, tmp_path: Path) -> N
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_image_processor_of_other_sizes_on_the_device() -> None:
-    processor = ImageProcessor(size={"height": 20, "width": 30}, crop_size={"height": 25, "width": 16}, resample=1)
+@pytest.mark.parametrize("crop", [{"height": 25, "width": 16}, {"height": 17, "width": 31}])
+@pytest.mark.parametrize("rounding", ["floor", "half_even"])
+def test_image_processor_of_other_sizes_on_the_device(crop: dict[str, int], rounding: str) -> None:
+    size = {"height": 20, "width": 30}
+    processor = ImageProcessor(size=size, crop_size=crop, resample=1, crop_rounding=rounding)
     towers = TorchBackend().build(small_config("clip"), weights(small_config("clip"), seed=0), device="cpu")
     rng = np.random.default_rng(0)
     given = [rng.integers(0, 256, (int(h), int(w), 3), dtype=np.uint8) for h, w in rng.integers(1, 200, (9, 2))]

@@ -1,7 +1,7 @@
-"""The same picture in another frame, light and hand: what training shows instead of the picture itself.
+"""Image augmentation: affine moves, colour changes, drawn edges and outlines, backgrounds, blur, erasing.
 
-Everything random is drawn first (`draw`), for the whole batch and from one generator; `augment` then is plain
-arithmetic on the rows it is given. So a batch split over processes is augmented as it would be whole.
+All random numbers are drawn first (`draw`), for the whole batch and from one generator; `augment` is a function of
+them and of the rows that it is given. So each row comes out the same however a batch is split over processes.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from torch.nn import functional as F  # noqa: N812
 
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
 TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-UNIFORMS = 40  # numbers that a picture may take; to change it changes every run
-NOISE = 9  # cells along a side of the background's noise
+UNIFORMS = 40  # random numbers for each image; another number here changes every run
+NOISE = 9  # cells along each side of a background of noise
 
 Draws: TypeAlias = dict[str, Tensor]
-Uniform: TypeAlias = Callable[..., Tensor]  # (low, high) -> (b,), the next number of each picture
+Uniform: TypeAlias = Callable[..., Tensor]  # (low, high) -> (b,), the next random number of each image
 
 
 def draw(count: int, generator: torch.Generator) -> Draws:
-    """Every random number that `count` pictures take: "u" (count, 40) uniform, "noise" (count, 3, 9, 9) uniform."""
+    """The random numbers for `count` images: "u" (count, 40) and "noise" (count, 3, 9, 9), uniform from 0 to 1."""
     return {
         "u": torch.rand(count, UNIFORMS, generator=generator),
         "noise": torch.rand(count, 3, NOISE, NOISE, generator=generator),
@@ -38,28 +38,28 @@ def over_white(pixels: Tensor) -> Tensor:
 
 
 def augment(pixels: Tensor, mirror: Tensor, draws: Draws, side: int) -> Tensor:
-    """RGBA bytes (b, 4, s, s) -> (b, 3, side, side) in 0 to 1, moved, redrawn, recoloured, on some background.
+    """RGBA bytes (b, 4, s, s) -> (b, 3, side, side) in 0 to 1, augmented and on a background.
 
-    mirror (b): which pictures may be mirrored.
+    mirror (b): which images may be mirrored.
     """
     uniform = _uniforms(draws["u"])
     x = pixels.float() / 255
-    x[:, :3] *= x[:, 3:]  # premultiplied, so that nothing bleeds in from where nothing is drawn
+    x[:, :3] *= x[:, 3:]  # premultiplied, so that the colour of transparent pixels does not bleed in
     flip = mirror & (uniform() < 0.5)
     x = _move(x, flip, uniform, side)
     colour, alpha = x[:, :3], x[:, 3:]
-    colour = _some(uniform() < 0.2, _posterize, colour, alpha, uniform(2, 6))
+    colour = _where(uniform() < 0.2, _posterize, colour, alpha, uniform(2, 6))
     colour = _recolour(colour, alpha, uniform)
-    colour = _some(uniform() < 0.25, _edges, colour, alpha, uniform(4, 12))
+    colour = _where(uniform() < 0.25, _edges, colour, alpha, uniform(4, 12))
     colour, alpha = _outline(colour, alpha, uniform)
     x = colour + (1 - alpha) * _background(draws["noise"], uniform, side)
-    x = _some(uniform() < 0.25, _blur, x, alpha, uniform(0.3, 1.0))
+    x = _where(uniform() < 0.25, _blur, x, alpha, uniform(0.3, 1.0))
     x = _erase(x, uniform)
     return x.clamp_(0, 1)
 
 
 def _uniforms(u: Tensor) -> Uniform:
-    """Hands out the columns of u (b, n) one after the other, stretched from 0..1 to low..high."""
+    """A function that returns the columns of u (b, n) one after the other, scaled from 0..1 to low..high."""
     columns = iter(u.unbind(1))
 
     def uniform(low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -68,16 +68,16 @@ def _uniforms(u: Tensor) -> Uniform:
     return uniform
 
 
-def _some(
+def _where(
     where: Tensor, change: Callable[[Tensor, Tensor, Tensor], Tensor], x: Tensor, alpha: Tensor, by: Tensor
 ) -> Tensor:
-    """Apply a change to some rows only, and compute it for those only. where, by (b); x (b, c, h, w)."""
+    """Apply `change` to the rows where `where` is True, computing those alone. where, by (b); x (b, c, h, w)."""
     rows = where.nonzero()[:, 0]
     return x.index_copy(0, rows, change(x[rows], alpha[rows], by[rows].view(-1, 1, 1, 1))) if len(rows) else x
 
 
 def _move(x: Tensor, flip: Tensor, uniform: Uniform, side: int) -> Tensor:
-    """Turn, shear, stretch, scale and shift; smaller pictures leave room for the background."""
+    """Rotate, shear, stretch, scale and shift; what lies outside the image is transparent."""
     bell = (uniform(-1, 1) + uniform(-1, 1) + uniform(-1, 1)) / 3
     angle, shear = bell * math.radians(40), uniform(-0.12, 0.12)
     size = uniform(0.6, 1.12)
@@ -101,7 +101,7 @@ def _posterize(colour: Tensor, alpha: Tensor, levels: Tensor) -> Tensor:
 
 
 def _recolour(colour: Tensor, alpha: Tensor, uniform: Uniform) -> Tensor:
-    """Hue, saturation, contrast and brightness; now and then no colour at all. One 3 x 3 matrix a picture."""
+    """Hue, saturation (8 in 100 become grey), contrast and brightness: one 3 x 3 matrix for each image."""
     hue = (uniform(-1, 1) + uniform(-1, 1)) * 0.3
     saturation = torch.where(uniform() < 0.08, torch.zeros_like(hue), uniform(0.5, 1.5))
     contrast, brightness = uniform(0.65, 1.35), uniform(-0.15, 0.15)
@@ -122,7 +122,7 @@ def _edges(colour: Tensor, alpha: Tensor, strength: Tensor) -> Tensor:
 
 
 def _outline(colour: Tensor, alpha: Tensor, uniform: Uniform) -> tuple[Tensor, Tensor]:
-    """A dark rim, one or two pixels wide, around three pictures in ten: colour and alpha with it."""
+    """A dark outline, one or two pixels wide, around three images in ten. Returns colour and alpha with it."""
     rows = (uniform() < 0.3).nonzero()[:, 0]
     thick, ink = uniform()[rows] < 0.4, uniform(0.0, 0.25)[rows]
     inside = alpha[rows]
@@ -134,7 +134,7 @@ def _outline(colour: Tensor, alpha: Tensor, uniform: Uniform) -> tuple[Tensor, T
 
 
 def _background(noise: Tensor, uniform: Uniform, side: int) -> Tensor:
-    """White (half of them), one colour, a gradient, or blotches, (b, 3, side, side)."""
+    """Backgrounds (b, 3, side, side): white for half of the images, one colour, a gradient, or smooth noise."""
     kind = uniform().view(-1, 1, 1, 1)
     single = noise[:, :, :1, :1].expand(-1, -1, 2, 2)
     corners = torch.where(kind < 0.5, torch.ones_like(single), torch.where(kind < 0.75, single, noise[:, :, 1:3, 1:3]))
@@ -150,7 +150,7 @@ def _blur(x: Tensor, alpha: Tensor, amount: Tensor) -> Tensor:
 
 
 def _erase(x: Tensor, uniform: Uniform) -> Tensor:
-    """A rectangle of one grey over a quarter of the pictures (Zhong et al. 2020)."""
+    """Random erasing (Zhong et al. 2020): a rectangle of one grey over a quarter of the images."""
     side = x.shape[-1]
     rows = (uniform() < 0.25).nonzero()[:, 0]
     top, left, height, width = uniform(0, 0.8), uniform(0, 0.8), uniform(0.1, 0.35), uniform(0.1, 0.35)

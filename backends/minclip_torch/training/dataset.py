@@ -1,18 +1,18 @@
-"""Pictures and what they are called, held in memory, and the batches that training takes of them.
+"""Data sets of captioned images, and the batches that training draws from them.
 
-A data set is a file of JSON lines, one per thing pictured, with paths relative to the file:
+A data set is a file of JSON lines, one for each thing pictured, with paths relative to the file:
 
     {"images": ["dog/1.png", "dog/2.png"], "captions": {"en": ["dog", "pet"], "fr": ["chien"]}, "mirror": true}
 
 `captions` may also be a plain list. The first caption of a language is the name, the others are keywords; an ordinary
-image-text pair is a line with one image and one caption. Which batch belongs to a step follows from the seed and the
-step alone, so that a run resumed at any step, or split over processes, sees what an unbroken one sees.
+image-text pair is a line with one image and one caption. The batch of a step depends on the seed and the step alone, so
+that a run that is resumed, or split over processes, sees the same batches as one that is not.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +23,17 @@ from PIL import Image
 from torch import Tensor
 
 from minclip.errors import MinclipError
-from minclip.images.image import open_image, to_rgb
+from minclip.images import check_affordable, open_image, to_rgb
 
 
 class DataError(MinclipError):
-    """A data set that cannot be read: the file, the line and what is wrong with it."""
+    """A data set that cannot be read: the file, the line and what is wrong."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing pictured. `sets`: subsets of an evaluation that it belongs to; `mirror`: whether its mirror image
-    still is what its captions say."""
+    """One thing pictured. mirror: whether its captions are true of its mirror image, too. sets: the named subsets, for
+    evaluation, that it belongs to."""
 
     images: tuple[Path, ...]
     captions: dict[str, tuple[str, ...]]
@@ -81,18 +81,38 @@ def _texts(given: object) -> tuple[str, ...]:
     return tuple(given)
 
 
+def name_classes(entries: Sequence[Entry], language: str | None = None) -> tuple[list[str], np.ndarray]:
+    """The classes of a zero-shot evaluation: the different names, and the class of each image, int (images,).
+
+    Names that several entries share are one class. language: None for each entry's first.
+    """
+    names = [(next(iter(e.captions.values())) if language is None else e.captions[language])[0] for e in entries]
+    classes = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    own = [classes[name] for name, entry in zip(names, entries, strict=True) for _ in entry.images]
+    return list(classes), np.array(own)
+
+
 @dataclass(frozen=True)
-class Pictures:
-    """Every image of some entries: RGBA bytes (n, 4, side, side), and where each entry's images lie, first and end."""
+class DecodedImages:
+    """All images of a list of entries, in memory."""
 
-    pixels: Tensor
-    spans: np.ndarray  # (entries, 2)
+    pixels: Tensor  # uint8 (n, 4, side, side), RGBA
+    spans: np.ndarray  # (entries, 2): the first of each entry's images, and the one after its last
 
 
-def read_pictures(entries: list[Entry], side: int) -> Pictures:
-    """Decode all images, the shorter side resized to `side` and the middle kept. Raises ImageError naming the file."""
+def decode_images(entries: list[Entry], side: int) -> DecodedImages:
+    """Decode all images, resized to a shorter side of `side` and center-cropped.
+
+    Raises ImageError naming the file, DataError where they do not fit into memory.
+    """
     paths = [path for entry in entries for path in entry.images]
-    pixels = np.empty((len(paths), 4, side, side), np.uint8)
+    try:
+        pixels = np.empty((len(paths), 4, side, side), np.uint8)
+    except MemoryError:
+        size = f"{len(paths) * 4 * side**2 / 1e9:.0f} GB"
+        raise DataError(
+            f"{len(paths)} images of {side} x {side} pixels take {size}, more than this machine has"
+        ) from None
 
     def load(row: int) -> None:
         pixels[row] = np.asarray(_square(paths[row], side)).transpose(2, 0, 1)
@@ -101,16 +121,17 @@ def read_pictures(entries: list[Entry], side: int) -> Pictures:
         list(pool.map(load, range(len(paths))))  # raises what a thread raised
     counts = [len(entry.images) for entry in entries]
     ends = np.cumsum(counts)
-    return Pictures(torch.from_numpy(pixels), np.stack([ends - counts, ends], axis=1))
+    return DecodedImages(torch.from_numpy(pixels), np.stack([ends - counts, ends], axis=1))
 
 
 def _square(path: Path, side: int) -> Image.Image:
-    """The middle of a picture, RGBA, side x side."""
+    """One image, resized and center-cropped to RGBA, side x side."""
     image = open_image(path)
+    scale = side / min(image.size)
+    width, height = (max(side, round(n * scale)) for n in image.size)
+    check_affordable(max(height, image.height), width, f"{path}: resizing {image.width}x{image.height}")
     image = (image if image.has_transparency_data else to_rgb(image, str(path))).convert("RGBA")
     if image.size != (side, side):
-        scale = side / min(image.size)
-        width, height = (max(side, round(n * scale)) for n in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
         left, top = ((n - side) // 2 for n in image.size)
         image = image.crop((left, top, left + side, top + side))
@@ -119,11 +140,11 @@ def _square(path: Path, side: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class Captioner:
-    """How an entry is put into words, drawn anew each time: a language, its name or its keywords, a template.
+    """Draws a caption for an entry: a language, its name or its keywords, a template.
 
-    first: how often the first of an entry's languages is taken outright; otherwise any of them is. name, keyword: how
-    often the name and how often one keyword stands alone; the rest is the name with one or two keywords. templates:
-    forms with one `{}`, around half of the captions in the first language.
+    first: the probability of taking the entry's first language; otherwise it is any of them. name, keyword: the
+    probabilities of the name alone and of one keyword alone; the rest is the name with one or two keywords. templates:
+    strings with one `{}`, applied to half of the captions in the first language.
     """
 
     first: float = 0.2
@@ -147,39 +168,37 @@ class Captioner:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one process learns from in one step: bytes (b, 4, side, side), texts (b), which may be mirrored (b).
+    """The rows of one step's batch that one process works on; b of them."""
 
-    entries: which entry each row of the whole batch is, over all processes.
-    """
-
-    pixels: Tensor
-    texts: list[str]
-    mirror: Tensor
-    entries: np.ndarray
+    pixels: Tensor  # uint8 (b, 4, side, side), RGBA
+    texts: list[str]  # b captions
+    mirror: Tensor  # bool (b,): which may be mirrored
+    entries: np.ndarray  # int (batch,): the entry of each row of the whole batch, over all processes
 
 
 def draw_batch(
-    pictures: Pictures, entries: list[Entry], captioner: Captioner, size: int, seed: int, step: int, part: slice
+    images: DecodedImages, entries: list[Entry], captioner: Captioner, size: int, seed: int, step: int, part: slice
 ) -> Batch:
-    """The batch of a step: `size` entries, no one twice unless there are fewer, each with one image and one caption.
+    """The batch of a step: `size` entries, none twice unless there are fewer, each with one image and one caption.
 
-    part: which rows of it this process works on.
+    part: the rows of it that this process works on.
     """
     rng = np.random.default_rng([seed, step])
     count = len(entries)
     chosen = np.concatenate([rng.permutation(count) for _ in range(-(-size // count))])[:size]
     rows, texts = [], []
     for entry in chosen:
-        rows.append(int(rng.integers(*pictures.spans[entry])))
+        rows.append(int(rng.integers(*images.spans[entry])))
         texts.append(captioner(entries[entry], rng))
     mirror = torch.tensor([entries[entry].mirror for entry in chosen])
-    return Batch(pictures.pixels[rows[part]], texts[part], mirror[part], chosen)
+    return Batch(images.pixels[rows[part]], texts[part], mirror[part], chosen)
 
 
 def shared_captions(entries: list[Entry]) -> Callable[[np.ndarray], Tensor]:
-    """A function of entry indices (b): how many captions two entries share, over how many either has, (b, b).
+    """A function from entry indices (b) to the Jaccard index of each two entries' captions, (b, b).
 
-    Counted in each entry's first language: 1 on the diagonal, something between 0 and 1 for near-synonyms.
+    That is the number of captions that both have over the number that either has, in each entry's first language: 1 on
+    the diagonal, between 0 and 1 for near-synonyms.
     """
     ids: dict[str, int] = {}
     first = [dict.fromkeys(next(iter(entry.captions.values()))) for entry in entries]

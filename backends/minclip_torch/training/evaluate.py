@@ -1,10 +1,10 @@
-"""How good a checkpoint is on a held-out set of named pictures.
+"""Evaluate a checkpoint on a held-out set of named images: zero-shot accuracy and retrieval.
 
     python -m minclip_torch.training.evaluate MODEL DATA.jsonl [--set everyday] [--languages en fr] [--card README.md]
 
-Zero-shot: each picture against all names of a language, one class a name (Radford et al. 2021, section 3.1), top-1 and
-top-5. Retrieval: the rank of what belongs together among everything, in both directions, as mean reciprocal rank and
-recall at 1, 5 and 10. Any backend that `minclip.load` knows computes.
+Zero-shot: each image against all names of a language, every name a class (Radford et al. 2021, section 3.1); top-1 and
+top-5. Retrieval: images by name and names by image; mean reciprocal rank and recall at 1, 5 and 10. It runs on any
+backend.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from pathlib import Path
 import numpy as np
 
 import minclip
+from minclip.evaluation import mean_reciprocal_rank, ranks, recall
 from minclip.files import replacing
 from minclip_torch.training.command import exit_code
-from minclip_torch.training.dataset import DataError, Entry, read_entries
+from minclip_torch.training.dataset import DataError, Entry, name_classes, read_entries
 
 BEGIN, END = "<!-- evaluation -->", "<!-- end of evaluation -->"
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Fractions of 1, over `pictures` pictures and `names` different names of one language."""
+    """Figures from 0 to 1, over `pictures` images and `names` different names of one language."""
 
     language: str
     pictures: int
@@ -43,36 +44,25 @@ class Scores:
     text_to_image_recall10: float
 
 
-def ranks(similarity: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The rank, from 1, of the best right candidate in each row; ties count against it, and so does NaN.
-
-    similarity (queries, candidates); right: the same shape, True where a candidate answers the query.
-    """
-    best = np.where(right, similarity, -np.inf).max(axis=1, keepdims=True)
-    return 1 + (~(similarity < best) & ~right).sum(axis=1)
-
-
 def scores(language: str, images: np.ndarray, texts: np.ndarray, right: np.ndarray) -> Scores:
-    """images (n, p) and texts (m, p): unit vectors; right (n, m): which names each picture goes by."""
+    """images (n, p) and texts (m, p): unit vectors; right bool (n, m): which names are right for each image."""
     similarity = images @ texts.T
     by_image, by_text = ranks(similarity, right), ranks(similarity.T, right.T)
     return Scores(
         language,
         len(images),
         len(texts),
-        float((by_image <= 1).mean()),
-        float((by_image <= 5).mean()),
-        float((1 / by_image).mean()),
-        float((1 / by_text).mean()),
-        *(float((by_text <= k).mean()) for k in (1, 5, 10)),
+        *(recall(by_image, k) for k in (1, 5)),
+        *(mean_reciprocal_rank(found) for found in (by_image, by_text)),
+        *(recall(by_text, k) for k in (1, 5, 10)),
     )
 
 
 def evaluate(model: minclip.Model, entries: Sequence[Entry], languages: Sequence[str] = ()) -> list[Scores]:
     """Score a model in each language (default: all that every entry has).
 
-    Names that two entries share are one class, and a picture of either is right. Raises DataError for a language that
-    an entry lacks, and where there is none that all have.
+    Names that several entries share are one class, and an image of any of them is right. Raises DataError for a
+    language that an entry lacks, and where the entries have none in common.
     """
     common = [code for code in entries[0].captions if all(code in entry.captions for entry in entries)]
     if not common:
@@ -80,20 +70,17 @@ def evaluate(model: minclip.Model, entries: Sequence[Entry], languages: Sequence
     for code in languages:
         if code not in common:
             raise DataError(f"not every entry has captions in {code!r}; all have {', '.join(common)}")
-    owners = [i for i, entry in enumerate(entries) for _ in entry.images]
     images = model.encode_image([str(path) for entry in entries for path in entry.images])
     found = []
     for code in languages or common:
-        names = [entry.captions[code][0] for entry in entries]
-        classes = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        own = np.array([classes[names[owner]] for owner in owners])
-        right = own[:, None] == np.arange(len(classes))  # (pictures, names)
-        found.append(scores(code, images, model.encode_text(list(classes)), right))
+        names, own = name_classes(entries, code)
+        right = own[:, None] == np.arange(len(names))  # (images, names)
+        found.append(scores(code, images, model.encode_text(names), right))
     return found
 
 
 def table(found: Sequence[Scores]) -> str:
-    """A Markdown table, per cent."""
+    """A Markdown table in per cent, the mean over languages in its last row."""
     heads = ["language", "pictures", "names", "top-1", "top-5", "MRR i→t", "MRR t→i", "R@1 t→i", "R@5 t→i", "R@10 t→i"]
     lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     rows = [list(asdict(one).values()) for one in found]
@@ -107,7 +94,7 @@ def table(found: Sequence[Scores]) -> str:
 
 
 def read_card(path: Path) -> tuple[str, str]:
-    """A model card up to the first mark, and from the second one on. Raises DataError where it has none."""
+    """A model card up to the first marker, and from the second one on. Raises DataError where it lacks one."""
     try:
         before, mark, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     except UnicodeDecodeError as error:
@@ -119,7 +106,7 @@ def read_card(path: Path) -> tuple[str, str]:
 
 
 def write_card(path: Path, text: str) -> None:
-    """Put the results between the card's two marks, all of them or none. Raises DataError where it has no marks."""
+    """Replace what is between the card's two markers by the results. Raises DataError where it lacks one."""
     before, after = read_card(path)
     with replacing(path) as file:
         file.write(f"{before}\n\n{text}\n\n{after}".encode())
@@ -138,13 +125,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--card", type=Path, help="write the tables into this model card, too")
     options = parser.parse_args(arguments)
     command = shlex.join(["python", "-m", "minclip_torch.training.evaluate", *(arguments or sys.argv[1:])])
-    return exit_code(lambda: _report(options, command), stopped="no card was written")
+    return exit_code(lambda: _report(options, command), when_stopped="no card was written")
 
 
 def _report(options: argparse.Namespace, command: str) -> None:
-    """Print the tables, or JSON lines, and write the card. command: what the card says made them."""
+    """Print the tables, or JSON lines, and write the card, which names the command that made them."""
     if options.card:
-        read_card(options.card)  # refused before the work, not after it
+        read_card(options.card)  # raises before the work, not after it
     model = minclip.load(options.model, backend=options.backend)
     parts = []
     for data in options.data:

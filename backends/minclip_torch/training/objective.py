@@ -1,10 +1,10 @@
 """What training minimizes, and its gradient when the batch is spread over chunks and processes.
 
-Every loss here is a function of the whole batch's embeddings. So one step goes in two halves: the loss and its gradient
-with respect to the embeddings, for the whole batch at once; then each process carries its own rows' gradient back
-through its towers, chunk by chunk (Gao et al. 2021, arXiv:2101.06983). Summed over processes, the parameters' gradients
-are those that one process with room for everything would have found, where nothing is dropped at random: which patches
-and layers are is drawn chunk by chunk.
+Every loss here is a function of the whole batch's embeddings. So a step has two halves (gradient caching, Gao et al.
+2021, arXiv:2101.06983): first the loss and its gradient with respect to the embeddings, for the whole batch at once;
+then each process backpropagates the gradient of its own rows through its towers, chunk by chunk. Summed over processes,
+the parameters' gradients are those that one process with enough memory for everything would compute, as long as nothing
+is dropped at random: which patches and layers are dropped is drawn chunk by chunk.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from minclip_torch.training.processes import processes, rank
+from minclip_torch.training.distributed import rank, world_size
 
 Embed = Callable[[int], Sequence[Tensor]]
 Loss = Callable[..., Tensor]
@@ -48,7 +48,7 @@ def smoothed(overlap: Tensor, amount: float) -> Tensor | None:
     return others / share.clamp_min(1e-6) * given + torch.diag(1 - given[:, 0])
 
 
-def regression_loss(student: Tensor, teacher: Tensor) -> Tensor:
+def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared distance of two sets of embeddings (b, p): what AltCLIP's first stage minimizes."""
     return (student - teacher).square().sum(dim=1).mean()
 
@@ -67,17 +67,17 @@ def backward(embed: Embed, chunks: int, loss_of: Loss) -> Tensor:
     loss.backward()
     gradients = [leaf.grad for leaf in leaves]
     if chunks == 1:
-        _carry_back(whole, gradients)
+        _backpropagate(whole, gradients)
         return loss.detach()
     first = 0
     for i in range(chunks):
         rows = slice(first, first := first + len(parts[i][0]))
-        _carry_back(embed(i), [None if g is None else g[rows] for g in gradients])
+        _backpropagate(embed(i), [None if g is None else g[rows] for g in gradients])
     return loss.detach()
 
 
-def _carry_back(embeddings: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
-    """From embeddings to parameters; a tower that is frozen has nothing to carry."""
+def _backpropagate(embeddings: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    """From embeddings to parameters; a frozen tower has no gradient."""
     pairs = [(e, g) for e, g in zip(embeddings, gradients, strict=True) if e.requires_grad and g is not None]
     if pairs:
         torch.autograd.backward([e for e, _ in pairs], [g for _, g in pairs])
@@ -85,12 +85,12 @@ def _carry_back(embeddings: Sequence[Tensor], gradients: Sequence[Tensor | None]
 
 def _gathered(own: Tensor) -> Tensor:
     """All processes' rows (b, p) in order of rank; the gradient flows into this process's own."""
-    if processes() == 1:
+    if world_size() == 1:
         return own
-    everyone = [torch.empty_like(own) for _ in range(processes())]
-    dist.all_gather(everyone, own.detach())
-    everyone[rank()] = own
-    return torch.cat(everyone)
+    gathered = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(gathered, own.detach())
+    gathered[rank()] = own
+    return torch.cat(gathered)
 
 
 def reduce_gradients(parameters: Sequence[Tensor], shared: Sequence[Tensor]) -> None:
@@ -98,11 +98,11 @@ def reduce_gradients(parameters: Sequence[Tensor], shared: Sequence[Tensor]) -> 
 
     shared: those of `parameters` that belong to the loss itself, whose gradient every process has whole already.
     """
-    if processes() == 1:
+    if world_size() == 1:
         return
     for p in shared:
         if p.grad is not None:
-            p.grad /= processes()
+            p.grad /= world_size()
     own = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.flatten() for g in own])
     dist.all_reduce(flat)

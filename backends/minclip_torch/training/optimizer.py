@@ -1,4 +1,4 @@
-"""The optimizers: AdamW for everything, or Muon for the matrices inside the layers and AdamW for the rest."""
+"""AdamW for all parameters, or Muon for the matrices inside the layers and AdamW for the rest."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from minclip_torch.training.recipe import Recipe
+
+# What each optimizer keeps of a parameter, besides its settings: tensors of the parameter's shape, and a step count.
+MOMENTS: dict[type[Optimizer], tuple[str, ...]] = {
+    AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.Muon: ("momentum_buffer",),
+}
 
 
 class Optimizers:
@@ -32,15 +38,24 @@ class Optimizers:
         return [part.state_dict() for part in self.parts]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Restore what `state_dict` returned. Raises ValueError, or an error of torch's, for anything else."""
         for part, state in zip(self.parts, states, strict=True):
+            settings = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in part.param_groups]
             part.load_state_dict(state)
+            for own, restored in zip(settings, part.param_groups, strict=True):
+                if differing := [name for name in own if restored.get(name, own[name]) != own[name]]:
+                    raise ValueError(f"the optimizer's {', '.join(differing)} differ")
+            for parameter, moments in part.state.items():
+                shapes = {name: () if name == "step" else parameter.shape for name in MOMENTS[type(part)]}
+                if {name: value.shape for name, value in moments.items()} != shapes:
+                    raise ValueError("the optimizer's moments are of another shape")
 
 
 def optimizers(model: nn.Module, recipe: Recipe) -> Optimizers:
-    """What the recipe asks for, over the parameters that are trained.
+    """The recipe's optimizer, over the parameters that are trained.
 
-    Muon (Jordan et al. 2024) makes every update of a matrix orthogonal, scaled to the length AdamW's would have (Liu
-    et al. 2025, arXiv:2502.16982), so that one learning rate serves both. It took two thirds of AdamW's steps here.
+    Muon (Jordan et al. 2024) makes every update of a matrix orthogonal, scaled to the length that AdamW's would have
+    (Liu et al. 2025, arXiv:2502.16982), so that both use one learning rate. It needed two thirds of AdamW's steps here.
     """
     matrices = [
         parameter

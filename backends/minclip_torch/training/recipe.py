@@ -1,4 +1,4 @@
-"""Everything that decides what a training run computes, and the parts of it that are formulas."""
+"""The settings of a training run, and what follows from them: learning rate, dropped layers, dropped patches."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from minclip.errors import MinclipError
+from minclip.files import read_json
 from minclip_torch.modules import VisionEmbeddings
 
 
 class RecipeError(MinclipError):
-    """A run that cannot go on as asked: which setting, and what it was before."""
+    """A recipe that cannot be run here, or not in this run folder: the setting, its value and what it may be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class Recipe:
     chunk_size: int = 0
     seed: int = 0
     dtype: str = "bfloat16"  # of the towers' arithmetic; weights and optimizer stay float32
-    compile: bool = False  # the encoders, which takes a C++ compiler and a minute, and gives 1.6 times the steps
+    compile: bool = False  # the encoders: needs a C++ compiler and a minute, then 1.6 times the steps per second
     optimizer: str = "muon"  # or "adamw"
     learning_rate: float = 2e-3
     warmup: int = 100
@@ -42,20 +43,20 @@ class Recipe:
     beta2: float = 0.98
     clip_norm: float = 1.0
     max_scale: float = 50.0  # cosines are multiplied by no more than this (CLIP: 100)
-    average: float = 0.998  # of the weights, per step; the average is what is evaluated and kept
-    drop_path: float = 0.0  # of the last layer; earlier ones in proportion
+    average: float = 0.998  # decay, per step, of the moving average of the weights, which is evaluated and exported
+    drop_path: float = 0.0  # the last layer's probability of being skipped; earlier ones' are in proportion
     drop_patches: float = 0.5
-    drop_patches_until: float = 0.9  # of the steps; the rest sees whole pictures, as it will be used
+    drop_patches_until: float = 0.9  # of the steps; the last ones see whole images, as inference does
     near_synonyms: float = 0.1  # of each target
     augment: bool = True
-    languages: tuple[str, ...] = ()  # () for all there are; an entry's first is the templates' and the evaluation's
+    languages: tuple[str, ...] = ()  # () for all; templates and evaluation use an entry's first language
     first_language: float = 0.2
-    captions: int = 1  # of each picture in a step, each against all others of its kind
+    captions: int = 1  # of each image in a step; the loss is the mean over them
     names: float = 0.85
     keywords: float = 0.05
     templates: tuple[str, ...] = ("a picture of {}", "a drawing of {}", "an icon of {}", "an emoji of {}")
     freeze: tuple[str, ...] = ()  # "vision", "text"
-    teacher: str = ""  # a checkpoint folder whose text tower is imitated; no pictures are seen
+    teacher: str = ""  # a checkpoint folder whose text tower is distilled; no images are read
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -69,8 +70,8 @@ class Recipe:
         if not set(self.freeze) <= {"vision", "text"}:
             raise RecipeError(f"freeze takes vision and text, not {', '.join(self.freeze)}")
         if "text" in self.freeze and ("vision" in self.freeze or self.teacher):
-            taught = f"teacher {self.teacher}" if self.teacher else f"freeze {', '.join(self.freeze)}"
-            raise RecipeError(f"{taught} with the text tower frozen leaves nothing to learn: leave text out of freeze")
+            setting = f"teacher {self.teacher}" if self.teacher else f"freeze {', '.join(self.freeze)}"
+            raise RecipeError(f"{setting} with the text tower frozen leaves nothing to learn: leave text out of freeze")
 
     def to_json(self) -> str:
         """The content of a recipe.json."""
@@ -79,13 +80,7 @@ class Recipe:
     @classmethod
     def read(cls, path: Path) -> Recipe:
         """Read a recipe.json. Raises RecipeError naming the file, and the setting that is unknown or wrong."""
-        try:
-            given = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise RecipeError(f"{path} cannot be read: {error}") from None
-        if not isinstance(given, dict):
-            raise RecipeError(f"{path} must hold a JSON object of settings, not a {type(given).__name__}")
-        return cls.from_dict(given, str(path))
+        return cls.from_dict(read_json(path, RecipeError), str(path))
 
     @classmethod
     def from_dict(cls, given: dict[str, Any], source: str) -> Recipe:
@@ -106,10 +101,10 @@ class Recipe:
         return [f"{name} {theirs[name]}, not {mine[name]}" for name in mine if mine[name] != theirs[name]]
 
 
-# What numbers may be: at least; from 0 to 1, 1 left out; from 0 to 1.
+# The ranges of numbers: at least this; 0 <= x < 1; 0 <= x <= 1.
 LEAST = {
-    "steps": 1, "batch_size": 1, "chunk_size": 0, "seed": 0, "warmup": 0, "learning_rate": 0.0, "weight_decay": 0.0,
-    "clip_norm": 1e-9, "max_scale": 1.0,
+    "steps": 1, "batch_size": 1, "captions": 1, "chunk_size": 0, "seed": 0, "warmup": 0, "learning_rate": 0.0,
+    "weight_decay": 0.0, "clip_norm": 1e-9, "max_scale": 1.0,
 }  # fmt: skip
 BELOW_ONE = ("beta2", "average", "drop_path", "drop_patches", "near_synonyms")
 CHOICES = {"dtype": ("float32", "bfloat16"), "optimizer": ("adamw", "muon")}
@@ -140,10 +135,11 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def drop_layers(layers: Iterable[nn.Module], rate: float) -> None:
-    """Stochastic depth (Huang et al. 2016): in training, rows skip a layer, the deeper the oftener up to `rate`.
+    """Stochastic depth (Huang et al. 2016): in training, each row of a batch skips a layer with some probability.
 
-    layers: modules from (b, t, d) to the same. Their expected output stays what it is: rows that do not skip are
-    moved further, by 1 / the share of them.
+    The probability grows linearly with depth, to `rate` at the last layer. layers: modules from (b, t, d) to the same
+    shape. What a layer adds to the rows that do not skip it is divided by their probability, so that the expected
+    output stays the same.
     """
     layers = list(layers)
 
@@ -161,10 +157,10 @@ def drop_layers(layers: Iterable[nn.Module], rate: float) -> None:
 
 
 def drop_patches(embeddings: VisionEmbeddings, rate: float) -> Any:
-    """In training, leave out that part of every picture's patches, drawn anew each time (Li et al. 2023, FLIP).
+    """In training, drop that share of every image's patches, drawn anew in each step (Li et al. 2023, FLIP).
 
-    embeddings: a module to (b, 1 + patches, d), the class token first, which stays. Returns a handle whose `remove()`
-    ends it.
+    embeddings: the module that returns (b, 1 + patches, d), the class token first, which is always kept. Returns a
+    handle whose `remove()` ends the dropping.
     """
 
     def hook(module: nn.Module, inputs: Any, x: Tensor) -> Tensor:

@@ -1,40 +1,79 @@
-"""What lies in a run's folder: recipe.json, metrics.jsonl, state.pt. Each is whole or not there."""
+"""The files of a run: recipe.json, metrics.jsonl, state.pt. Each is written whole or not at all."""
 
 from __future__ import annotations
 
 import json
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from minclip.errors import MinclipError
-from minclip.files import replacing
+from minclip.files import one_line, replacing
 from minclip_torch.training.recipe import Recipe, RecipeError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 class TrainingError(MinclipError):
-    """A run that went wrong: the step, and where the last good state lies."""
+    """A run that failed: what is wrong, and where the last good state is."""
 
 
 class RunFolder:
-    """The files of one run. Where several processes train, only the first writes."""
+    """The files of one run. Where several processes train together, only rank 0 writes them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.recipe = path / "recipe.json"
         self.state = path / "state.pt"
         self.metrics = path / "metrics.jsonl"
+        self._lock: int | None = None  # the folder's descriptor
+
+    def lock(self) -> None:
+        """Make the folder, and reserve it until `unlock` or the end of this process, even by a kill.
+
+        Raises TrainingError where another process trains in it. Windows, and file systems without locks, reserve
+        nothing.
+        """
+        if self._lock is not None:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        if fcntl is None:
+            return
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(folder)
+            message = f"another process trains in {self.path}; wait until it ends, or name another run folder"
+            raise TrainingError(message) from None
+        except OSError:  # a file system without locks
+            os.close(folder)
+        else:
+            self._lock = folder
+            for killed in (*self.path.glob(".*.tmp"), *self.path.glob("model/.*.tmp")):
+                killed.unlink()  # what a killed process was writing
+
+    def unlock(self) -> None:
+        """Let others train in the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def check(self, recipe: Recipe) -> None:
-        """Raise RecipeError, naming the settings that differ, where the run in the folder is of another recipe."""
+        """Raise RecipeError, naming the settings that differ, where the run in the folder has another recipe."""
         if self.recipe.exists():
             differences = recipe.differences(Recipe.read(self.recipe))
             if differences:
                 raise RecipeError(f"{self.path} holds another run: {'; '.join(differences)}; name another folder")
 
     def claim(self, recipe: Recipe) -> None:
-        """Make the folder, and say in it whose it is."""
+        """Make the folder and write the recipe into it."""
         self.path.mkdir(parents=True, exist_ok=True)
         with replacing(self.recipe) as file:
             file.write(recipe.to_json().encode())
@@ -42,45 +81,52 @@ class RunFolder:
     # --- metrics.jsonl ---------------------------------------------------------------------------------------------
 
     def log(self, line: dict[str, Any]) -> None:
-        """Append one line, floats to six places, in a single write."""
+        """Append one line, floats rounded to six places, in a single write."""
         rounded = {name: round(value, 6) if isinstance(value, float) else value for name, value in line.items()}
         with self.metrics.open("ab", buffering=0) as file:
             file.write(json.dumps(rounded).encode() + b"\n")
 
     def lines(self) -> list[dict[str, Any]]:
-        """All that was logged; a line that a crash cut short is none."""
+        """All lines of metrics, without what is none: a line that a crash cut short, an object without a step."""
         found = []
         for line in self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.exists() else []:
             try:
-                if line.endswith(b"\n"):
-                    found.append(dict(json.loads(line)))
-            except (ValueError, TypeError):
+                content = json.loads(line) if line.endswith(b"\n") else None
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(content, dict) and isinstance(content.get("step"), int):
+                found.append(content)
         return found
 
     def forget_after(self, step: int) -> None:
-        """Drop the lines of steps that were lost, which will be gone through again."""
+        """Drop the lines of later steps, which were lost with the process and will be repeated."""
         if self.metrics.exists():
-            kept = [json.dumps(line) + "\n" for line in self.lines() if line.get("step", step + 1) <= step]
+            kept = [json.dumps(line) + "\n" for line in self.lines() if line["step"] <= step]
             with replacing(self.metrics) as file:
                 file.write("".join(kept).encode())
 
     # --- state.pt --------------------------------------------------------------------------------------------------
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write state.pt, all of it or none. Raises TrainingError where it cannot be written."""
+        """Write state.pt whole, or leave the old one. Raises TrainingError where it cannot be written."""
         try:
             with replacing(self.state) as file:
                 torch.save(state, file)
         except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError to torch's writer
-            raise TrainingError(f"{self.state} cannot be written: {' '.join(str(error).split())[:200]}") from None
+            raise TrainingError(f"{self.state} cannot be written: {one_line(error)[:200]}") from None
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """What `save` wrote last, None where there is nothing. Raises TrainingError where it is damaged."""
+        """What `save` wrote last, None where there is nothing. Raises TrainingError where the file is damaged.
+
+        The file is a zip archive, whose checksums torch does not look at: they are verified here.
+        """
         if not self.state.exists():
             return None
         try:
+            with zipfile.ZipFile(self.state) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"the checksum of {damaged} is wrong")
             return dict(torch.load(self.state, map_location=device, weights_only=True))
-        except Exception as error:  # torch raises whatever its unpickler does
-            reason = " ".join(repr(error).split())[:80]
-            raise TrainingError(f"{self.state} cannot be read ({reason}); delete it to start anew") from None
+        except Exception as error:  # the readers of zip archives and pickles raise all kinds
+            raise TrainingError(f"{self.state} is damaged ({one_line(error)[:80]}); delete it to start anew") from None

@@ -1,16 +1,7 @@
-"""Train, or fine-tune, a checkpoint of any of the three families.
-
-    python -m minclip_torch.training.train START DATA RUN [--steps 5000 --batch-size 256 ...]
-
-START is a checkpoint folder: config.json, tokenizer files, preprocessor_config.json, and weights where training goes on
-from them. DATA is a file of JSON lines (`minclip_torch.training.dataset`). RUN receives recipe.json, metrics.jsonl,
-state.pt, and in the end model/, a checkpoint like any other. The same command once more goes on where a run was cut
-off, to the same weights. Under torchrun, the processes share the batch and every one's negatives.
-"""
+"""The training run: steps, evaluation, saved states, and the checkpoint at the end. `__main__.py` is the command."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import math
 import os
@@ -18,7 +9,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +20,22 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from minclip import checkpoints
 from minclip.config import read_config
 from minclip.errors import BackendError
+from minclip.files import one_line
 from minclip.processor import Processor
 from minclip.weights import Weights
 from minclip_torch.backend import TorchBackend
-from minclip_torch.modules import Clip, RobertaTextTower
+from minclip_torch.modules import Clip, Encoder
 from minclip_torch.training import objective
-from minclip_torch.training.command import exit_code
 from minclip_torch.training.dataset import read_entries
+from minclip_torch.training.distributed import all_gather, all_or_none, process_group, rank, world_size
 from minclip_torch.training.heldout import HeldOut
-from minclip_torch.training.lessons import SEEDS, Contrast, Imitation
+from minclip_torch.training.memory import check_batch, out_of_memory
 from minclip_torch.training.optimizer import optimizers
-from minclip_torch.training.processes import everyone, joined, processes, rank, together
 from minclip_torch.training.recipe import Recipe, RecipeError, drop_layers, drop_patches, learning_rate
 from minclip_torch.training.run_folder import RunFolder, TrainingError
+from minclip_torch.training.tasks import MARGIN, SEEDS, Contrastive, Distillation
 
-GOES_ON = "the same command goes on from the last saved state"
+RESUME = "the same command resumes from the last saved state"
 TOWERS = {"vision": ("vision_model", "visual_projection"), "text": ("text_model", "text_projection")}
 
 
@@ -59,45 +50,66 @@ def train(
     device: str = "cpu",
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train to the recipe's last step and write run/model; the last line of metrics.
+    """Train to the recipe's last step and write run/model. Returns the last line of metrics.
 
-    every: steps between evaluations on `test` (the first language's names), metrics lines and saved states.
+    every: steps between evaluations on `test` (names in the first language), metrics lines and saved states.
     Raises RecipeError where `run` holds a run of another recipe, TrainingError where the loss is not finite.
     """
     if every < 1:
         raise TrainingError(f"every must be at least 1 step, not {every}")
-    with joined(device):
-        return Run(start, data, run, recipe, test=test, device=device).go(every, progress)
+    with process_group(device), contextlib.closing(Run(start, data, run, recipe, test=test, device=device)) as begun:
+        return begun.finish(every, progress)
 
 
 class Run:
     """One training run in memory: the model, its optimizer, the average of its weights, and the data.
 
-    Where its folder holds a saved state, the run is at that step. Raises RecipeError, TrainingError, or what reading
-    the checkpoint and the data raises: in all processes, if in one.
+    A run folder with a saved state is resumed at that step, and reserved until `close`. Raises RecipeError,
+    TrainingError, or an error of the checkpoint or the data: in all processes, if in one.
     """
 
     def __init__(
         self, start: Path, data: Path, run: Path, recipe: Recipe, *, test: Path | None = None, device: str = "cpu"
     ) -> None:
         self.recipe, self.folder, self.step = recipe, RunFolder(run), 0
-        with together():
+        try:
+            self._begin(start, data, test, device)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let other processes train in the run folder."""
+        self.folder.unlock()
+
+    def _begin(self, start: Path, data: Path, test: Path | None, device: str) -> None:
+        """Build everything and resume; the run folder is made, or changed, only when nothing is wrong."""
+        recipe, folder = self.recipe, self.folder
+        with all_or_none():
             self.device = _device(device)
             self.rows = _share(recipe.batch_size)
             _check_machine(recipe)
-            self.folder.check(recipe)
-        with together():
+            if rank() == 0 and folder.path.is_dir():
+                folder.lock()
+            folder.check(recipe)
+        with all_or_none():
             self._build(start)
             self._read(data, test)
-            self._resume()
-        with together():
+        with all_or_none():
             if rank() == 0:
-                self.folder.claim(recipe)
-        steps = everyone(self.step)
+                folder.lock()
+            folder.check(recipe)
+            self._resume()
+        with all_or_none():
+            if rank() == 0:
+                folder.claim(recipe)
+        steps = all_gather(self.step)
         if len(set(steps)) > 1:
-            raise TrainingError(f"the processes found states of steps {steps}: {run} must be one folder for them all")
+            raise TrainingError(
+                f"the processes found states of steps {steps}: {folder.path} must be one folder for them all"
+            )
         if rank() == 0:
-            self.folder.forget_after(self.step)
+            folder.forget_after(self.step)
 
     def _build(self, start: Path) -> None:
         """The model with its first weights, its optimizer, and the average."""
@@ -106,7 +118,7 @@ class Run:
         if self.config.vision_config is None or not self.config.is_whole:
             raise RecipeError(f"{start} holds a single tower; training takes a whole model")
         self.side = self.config.vision_config.image_size
-        self.processor = Processor.from_folder(start, self.config)
+        self.processor = Processor.from_checkpoint(start, self.config)
         self.tokenizer = self.processor.tokenizer
         torch.manual_seed(recipe.seed % SEEDS)
         self.model = Clip(self.config)
@@ -116,27 +128,31 @@ class Run:
         self._train_mode()
         self._regularize()
         if recipe.compile:
-            text = self.model.text_model
-            self.model.vision_model.encoder.compile()
-            (text.roberta if isinstance(text, RobertaTextTower) else text).encoder.compile(dynamic=True)
+            for name, module in self.model.named_modules():
+                if isinstance(module, Encoder):  # texts are of many lengths, images all of one size
+                    module.compile(dynamic=True if name.startswith("text_model") else None)
         self.named = dict(self.model.named_parameters())
         self.optimizer = optimizers(self.model, recipe)
         self.average = {name: p.detach().clone() for name, p in self.named.items()}
 
     def _read(self, data: Path, test: Path | None) -> None:
-        """What is learned from, and what is held out."""
+        """The training task with its data, and the held-out set."""
         recipe, languages = self.recipe, self.recipe.languages or None
+        share = self.rows.stop - self.rows.start
+        if not recipe.teacher:
+            check_batch(recipe.batch_size, share, self.side, int(self.side * MARGIN), self.device)
+        self.chunk = recipe.chunk_size or share  # rows that go through the towers at once
         entries = read_entries(data, languages)
-        common = (recipe, entries, self.rows, self.model, self._tokens)
+        common = (recipe, entries, self.rows, self.model, self._tokenize)
         self.test = None if test is None else HeldOut(test, languages, self.processor, self.side)
-        self.lesson: Contrast | Imitation
+        self.task: Contrastive | Distillation
         if recipe.teacher:
-            self.lesson = Imitation(*common)
+            self.task = Distillation(*common)
         else:
-            self.lesson = Contrast(*common, self.processor.image_processor, self.side)
+            self.task = Contrastive(*common, self.processor.image_processor, self.side)
 
     def _train_mode(self) -> None:
-        """Dropout where the recipe trains; a frozen tower is as it will be used."""
+        """Dropout where the recipe trains; a frozen tower computes as in inference."""
         self.model.train()
         for tower in self.recipe.freeze:
             for name in TOWERS[tower]:
@@ -162,11 +178,8 @@ class Run:
         if self.patches is not None and self.step >= recipe.drop_patches_until * recipe.steps:
             self.patches.remove()
         self.optimizer.zero_grad()
-        try:
-            loss = self._learn()
-        except torch.OutOfMemoryError:
-            way_out = f"go on with a chunk_size below {self._chunk()} in a new run: every negative is still seen"
-            raise TrainingError(f"{self.device} ran out of memory at step {self.step}; {way_out}") from None
+        with out_of_memory(self.device, self.step, self.chunk):
+            loss = self._compute_gradients()
         objective.reduce_gradients(list(self.named.values()), [self.model.logit_scale])
         norm = float(torch.nn.utils.clip_grad_norm_(self.named.values(), recipe.clip_norm))
         value = float(loss)
@@ -175,7 +188,8 @@ class Run:
             kept = f"the last good state is {state}" if state.exists() else "no state was saved yet"
             raise TrainingError(f"the loss is {value} and its gradient {norm} at step {self.step}; {kept}")
         rate = learning_rate(recipe, self.step)
-        self.optimizer.step(rate)
+        with out_of_memory(self.device, self.step, self.chunk):
+            self.optimizer.step(rate)
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, math.log(recipe.max_scale))
         self.step += 1
@@ -183,14 +197,10 @@ class Run:
         torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.named.values()], 1 - amount)
         return {"loss": value, "rate": rate, "scale": float(self.model.logit_scale.detach().exp()), "gradient": norm}
 
-    def _chunk(self) -> int:
-        """How many of this process's rows go through the towers at once."""
-        return self.recipe.chunk_size or self.rows.stop - self.rows.start
-
-    def _learn(self) -> Tensor:
+    def _compute_gradients(self) -> Tensor:
         """Add the step's gradients to the parameters, chunk by chunk; the loss."""
-        embed_rows, loss = self.lesson(self.step)
-        share, chunk = self.rows.stop - self.rows.start, self._chunk()
+        embed_rows, loss = self.task(self.step)
+        share, chunk = self.rows.stop - self.rows.start, self.chunk
 
         def embed(i: int) -> tuple[Tensor, ...]:
             with self._arithmetic(i):
@@ -200,7 +210,7 @@ class Run:
 
     @contextlib.contextmanager
     def _arithmetic(self, chunk: int) -> Iterator[None]:
-        """The recipe's precision, and random numbers that follow from the step and the chunk."""
+        """The recipe's precision, and random numbers that depend on the step and the chunk alone."""
         seed = ((self.recipe.seed * 1_000_003 + self.step) * 1009 + rank()) * 1009 + chunk
         torch.manual_seed(seed % SEEDS)
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.dtype == "bfloat16")
@@ -209,27 +219,27 @@ class Run:
         with half, plain:
             yield
 
-    def _tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """input_ids (b, t), and the mask (b, t) that is 1 where text is."""
+    def _tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """input_ids (b, t) and mask (b, t), which is 1 for text and 0 for padding."""
         found = self.tokenizer(texts, padding="longest", truncation=True, max_length=self.processor.context_length)
         ids, mask = (torch.from_numpy(found[name]).to(self.device) for name in ("input_ids", "attention_mask"))
         return ids, mask
 
     # --- the whole run ---------------------------------------------------------------------------------------------
 
-    def go(self, every: int, progress: bool) -> dict[str, Any]:
-        """Step until the recipe is done; evaluate, log and save on the way. Returns the last line of metrics."""
+    def finish(self, every: int, progress: bool) -> dict[str, Any]:
+        """Step to the recipe's end; evaluate, log and save every few steps. Returns the last line of metrics."""
         first, began, line = self.step, time.perf_counter(), {}
         while self.step < self.recipe.steps:
-            told = self.advance()
+            metrics = self.advance()
             if self.step % every == 0 or self.step == self.recipe.steps:
                 pace = (time.perf_counter() - began) / (self.step - first)
-                line = {"step": self.step, **told, "seconds_per_step": round(pace, 4), **self.evaluate()}
+                line = {"step": self.step, **metrics, "seconds_per_step": round(pace, 4), **self.evaluate()}
                 if rank() == 0:
-                    self.folder.log(line)  # before the state: a line too many is dropped, one too few stays away
+                    self.folder.log(line)  # before the state: a line too many is dropped when resuming
                     self.save()
             if progress and rank() == 0:
-                _bar(self.step, self.recipe.steps, told["loss"], line.get("top1"))
+                _bar(self.step, self.recipe.steps, metrics["loss"], line.get("top1"))
         if rank() == 0:
             self.export(self.folder.path / "model")
         return line or next(reversed(self.folder.lines()), {})
@@ -240,7 +250,7 @@ class Run:
             return {}
         with self._averaged(), torch.compiler.set_stance("force_eager"):
             self.model.eval()
-            found = self.test.accuracy(self.model, self._tokens)
+            found = self.test.accuracy(self.model, self._tokenize)
         self._train_mode()
         return found
 
@@ -256,14 +266,14 @@ class Run:
     def _averaged(self) -> Iterator[None]:
         """The model with the average of its weights in their place."""
         own = {name: p.detach().clone() for name, p in self.named.items()}
-        self._put(self.average)
+        self._assign(self.average)
         try:
             yield
         finally:
-            self._put(own)
+            self._assign(own)
 
     @torch.no_grad()
-    def _put(self, values: dict[str, Tensor]) -> None:
+    def _assign(self, values: dict[str, Tensor]) -> None:
         for name, p in self.named.items():
             p.copy_(values[name])
 
@@ -275,22 +285,34 @@ class Run:
         )
 
     def _resume(self) -> None:
-        """Go on from state.pt where there is one."""
+        """Continue from state.pt where there is one. Raises TrainingError where it is not a state of this run."""
         state = self.folder.load(self.device)
         if state is None:
             return
-        if set(state) != {"step", "model", "average", "optimizer"}:
-            raise TrainingError(f"{self.folder.state} is no state of a run; delete it to start anew")
-        shapes = {name: p.shape for name, p in self.named.items()}
-        for part in ("model", "average"):
-            if {name: value.shape for name, value in state[part].items()} != shapes:
-                raise TrainingError(
-                    f"{self.folder.state} is of another model than the start folder's; name another run"
-                )
-        self.step = state["step"]
-        self._put(state["model"])
-        self.average = state["average"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self._restore(**state)
+        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+            reason = one_line(error)[:120]
+            raise TrainingError(
+                f"{self.folder.state} is no state of this run ({reason}); delete it to start anew, or name another run"
+            ) from None
+
+    @torch.no_grad()
+    def _restore(
+        self, *, step: int, model: dict[str, Tensor], average: dict[str, Tensor], optimizer: list[dict[str, Any]]
+    ) -> None:
+        """Take over what `save` wrote. Raises ValueError, or what else goes wrong with values of other types."""
+        if type(step) is not int or not 0 <= step <= self.recipe.steps:
+            raise ValueError(f"its step is {step!r}")
+        shapes = {name: (p.shape, p.dtype) for name, p in self.named.items()}
+        for part in (model, average):
+            if {name: (value.shape, value.dtype) for name, value in part.items()} != shapes:
+                raise ValueError("its model is not the start folder's")
+        self.optimizer.load_state_dict(optimizer)
+        self._assign(model)
+        for name, value in self.average.items():
+            value.copy_(average[name])
+        self.step = step
 
 
 def _device(name: str) -> torch.device:
@@ -302,7 +324,7 @@ def _device(name: str) -> torch.device:
 
 
 def _check_machine(recipe: Recipe) -> None:
-    """Raises RecipeError where the recipe asks for what is not here."""
+    """Raises RecipeError where the recipe needs a folder or a program that is missing."""
     if recipe.teacher and not Path(recipe.teacher).is_dir():
         raise RecipeError(f"teacher {recipe.teacher} is no folder; name that of a checkpoint")
     if recipe.compile and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl"))):
@@ -310,10 +332,10 @@ def _check_machine(recipe: Recipe) -> None:
 
 
 def _share(batch_size: int) -> slice:
-    """The rows of a batch that are this process's. Raises RecipeError where they do not come out even."""
-    share, rest = divmod(batch_size, processes())
+    """The rows of a batch that are this process's. Raises RecipeError where the processes cannot get equally many."""
+    share, rest = divmod(batch_size, world_size())
     if rest:
-        raise RecipeError(f"batch_size {batch_size} does not split over {processes()} processes; take a multiple")
+        raise RecipeError(f"batch_size {batch_size} does not split over {world_size()} processes; take a multiple")
     return slice(rank() * share, (rank() + 1) * share)
 
 
@@ -331,42 +353,5 @@ def _bar(step: int, steps: int, loss: float, top1: float | None) -> None:
         print(f"\r[{done:<30}] {step}/{steps}  loss {loss:.3f}{tested} ", end=end, file=sys.stderr, flush=True)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The options: a flag for every setting of a recipe, and what is none."""
-    made = argparse.ArgumentParser(
-        prog="python -m minclip_torch.training.train", description=(__doc__ or "").split("\n\n")[0]
-    )
-    made.add_argument("start", type=Path, help="checkpoint folder to begin with")
-    made.add_argument("data", type=Path, help="JSON lines of pictures and captions")
-    made.add_argument("run", type=Path, help="folder to write, or to go on from")
-    made.add_argument("--recipe", type=Path, help="a JSON file of settings; flags win over it")
-    made.add_argument("--test", type=Path, help="JSON lines of a held-out set")
-    made.add_argument("--every", type=int, default=200, help="steps between evaluations, log lines and saved states")
-    made.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or mps (default cpu)")
-    for name, default in asdict(Recipe()).items():
-        flag, told = f"--{name.replace('_', '-')}", f"(default {default!r})"
-        if isinstance(default, bool):
-            made.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=told)
-        elif isinstance(default, tuple):
-            made.add_argument(flag, nargs="*", default=None, help=f"(default: {' | '.join(default) or 'none'})")
-        else:
-            made.add_argument(flag, type=type(default), default=None, help=told)
-    return made
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Train as asked. Returns the exit code: 0, 1 where something is wrong, 130 where it was stopped."""
-    options = vars(parser().parse_args(arguments))
-    given = {name: options.pop(name) for name in asdict(Recipe())}
-    given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v is not None}
-    file = options.pop("recipe")
-
-    def body() -> None:
-        settings = {} if file is None else asdict(Recipe.read(file))
-        train(recipe=Recipe.from_dict(settings | given, "the command line"), **options)
-
-    return exit_code(body, stopped=GOES_ON)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit("minclip: the command is python -m minclip_torch.training")

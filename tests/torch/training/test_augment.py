@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from minclip.images.image import to_rgb
+from minclip.images import to_rgb
 from minclip_torch.training import augment
 
 

@@ -7,16 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from training import entries, rows, write_data
 
 import minclip
 from minclip_torch.training.dataset import DataError, read_entries
-from minclip_torch.training.evaluate import BEGIN, END, evaluate, main, ranks, scores, table, write_card
+from minclip_torch.training.evaluate import BEGIN, END, evaluate, main, scores, table, write_card
 
-COARSE = st.integers(-2, 2).map(lambda n: n / 2)  # so that ties are common
 CARD = f"# A model\n\n{BEGIN}\nold\n{END}\n\nthe rest\n"
 
 
@@ -27,19 +23,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [{**line, "sets": ["discs"] if "disc" in line["captions"]["en"][0] else []} for line in entries()]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path
-
-
-@given(
-    st.integers(1, 6).flatmap(
-        lambda m: st.tuples(arrays(np.float64, (4, m), elements=COARSE), arrays(np.bool_, (4, m))),
-    )
-)
-def test_a_rank_is_one_and_the_wrong_ones_at_least_as_near(drawn: tuple[np.ndarray, np.ndarray]) -> None:
-    similarity, right = drawn
-    right[:, 0] = True  # something is
-    for found, values, answers in zip(ranks(similarity, right), similarity, right, strict=True):
-        best = max(v for v, answer in zip(values, answers, strict=True) if answer)
-        assert found == 1 + sum(v >= best for v, answer in zip(values, answers, strict=True) if not answer)
 
 
 def test_scores_are_what_counting_gives() -> None:
@@ -70,11 +53,8 @@ def test_a_model_of_one_answer_is_no_better_than_the_worst_of_a_tie() -> None:
 
 
 def test_a_model_that_answers_nan_is_never_right() -> None:
-    images, texts = rows(6, 3), rows(6, 3, seed=1)
-    images[2] = np.nan
-    similarity = images @ texts.T
-    assert ranks(similarity, np.eye(6, dtype=bool))[2] == 6
-    assert scores("en", np.full_like(images, np.nan), texts, np.eye(6, dtype=bool)).top5 == 0
+    texts = rows(6, 3)
+    assert scores("en", np.full_like(texts, np.nan), texts, np.eye(6, dtype=bool)).top5 == 0
 
 
 def test_it_counts_what_zero_shot_answers(data: Path, miniature: Path) -> None:

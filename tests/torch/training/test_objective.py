@@ -96,10 +96,10 @@ def test_smoothing_leaves_the_overlaps_as_they_are() -> None:
     torch.testing.assert_close(overlap, before, atol=0, rtol=0)
 
 
-def test_the_regression_loss_is_the_mean_squared_distance() -> None:
+def test_the_distillation_loss_is_the_mean_squared_distance() -> None:
     a, b = rows(5, 7, 0), rows(5, 7, 1)
     expected = np.mean(np.linalg.norm(a - b, axis=1) ** 2)
-    assert float(objective.regression_loss(torch.from_numpy(a), torch.from_numpy(b))) == pytest.approx(expected)
+    assert float(objective.distillation_loss(torch.from_numpy(a), torch.from_numpy(b))) == pytest.approx(expected)
 
 
 class TwoTowers(nn.Module):

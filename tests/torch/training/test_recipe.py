@@ -81,7 +81,7 @@ def test_settings_left_out_of_a_file_keep_their_defaults(tmp_path: Path) -> None
     ("text", "message"),
     [
         ("{", "cannot be read"),
-        ("[1]", "must hold a JSON object of settings, not a list"),
+        ("[1]", "must hold a JSON object, not list"),
         ('{"stpes": 7}', "'stpes' is no setting; there are augment, average, "),
         ('{"steps": 0}', "steps must be at least 1, not 0"),
         (None, "cannot be read"),

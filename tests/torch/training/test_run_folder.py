@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -185,12 +193,186 @@ def test_a_damaged_state_is_one_line(folder: Path, tmp_path: Path, damage: str) 
     assert "\n" not in str(caught.value)
 
 
+DAMAGES: dict[str, Callable[[bytearray, random.Random], None]] = {
+    "a bit": lambda data, rng: flip(data, rng, 1),
+    "bits": lambda data, rng: flip(data, rng, 20),
+    "zeros": lambda data, rng: replace(data, rng, lambda part: bytes(len(part))),
+    "noise": lambda data, rng: replace(data, rng, lambda part: rng.randbytes(len(part))),
+    "a part lost": lambda data, rng: replace(data, rng, lambda part: b""),
+    "a part twice": lambda data, rng: replace(data, rng, lambda part: part * 2),
+    "the end lost": lambda data, rng: data.__delitem__(slice(rng.randrange(len(data)), None)),
+    "zeros at the end": lambda data, rng: zero_after(data, rng.randrange(len(data))),
+}
+
+
+def flip(data: bytearray, rng: random.Random, count: int) -> None:
+    for _ in range(count):
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+
+
+def replace(data: bytearray, rng: random.Random, change: Callable[[bytes], bytes]) -> None:
+    first, length = rng.randrange(len(data)), int(2 ** rng.uniform(0, 14))
+    data[first : first + length] = change(bytes(data[first : first + length]))
+
+
+def zero_after(data: bytearray, place: int) -> None:
+    """As a file system leaves a file whose last blocks never reached the disk."""
+    data[place:] = bytes(len(data) - place)
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_state_is_refused_or_is_the_same_state(folder: Path, tmp_path: Path, kind: str) -> None:
+    """Some bytes of a zip archive mean nothing."""
+    run = RunFolder(tmp_path / "run")
+    go(folder, run.path, recipe(steps=2))
+    whole, device = run.state.read_bytes(), torch.device("cpu")
+    expected, refused = run.load(device), []
+    for seed in range(25):
+        data = bytearray(whole)
+        DAMAGES[kind](data, random.Random(seed))
+        run.state.write_bytes(data)
+        try:
+            found = run.load(device)
+        except TrainingError as error:
+            refused.append(str(error))
+        else:
+            assert identical(found, expected), seed
+    assert len(refused) >= 10
+    assert all(line.startswith(f"{run.state} is damaged (") and "\n" not in line for line in refused)
+
+
+Change = Callable[[dict[str, Any]], object]
+WRONG: dict[str, Change] = {
+    "no step": lambda state: state.pop("step"),
+    "a text as step": lambda state: state.update(step="2"),
+    "a truth as step": lambda state: state.update(step=True),
+    "a step before the first": lambda state: state.update(step=-1),
+    "a step after the last": lambda state: state.update(step=3),
+    "something more": lambda state: state.update(more=1),
+    "a list as model": lambda state: state.update(model=list(state["model"].values())),
+    "numbers as model": lambda state: state.update(model=dict.fromkeys(state["model"], 0.0)),
+    "nothing as average": lambda state: state.update(average=None),
+    "a weight missing": lambda state: state["model"].popitem(),
+    "an average of another shape": lambda state: state["average"].update(logit_scale=torch.ones(2)),
+    "an average of another type": lambda state: state["average"].update(logit_scale=torch.tensor(1.0).double()),
+    "no optimizer": lambda state: state.update(optimizer=[]),
+    "a text as optimizer": lambda state: state.update(optimizer="adamw"),
+    "numbers as optimizer": lambda state: state.update(optimizer=[1]),
+    "an optimizer without moments": lambda state: moments(state).clear(),
+    "moments of another shape": lambda state: moments(state).update(exp_avg=torch.ones(3)),
+    "moments that are texts": lambda state: moments(state).update(exp_avg="0"),
+    "moments of a list": lambda state: state["optimizer"][0].update(state=[]),
+    "another decay": lambda state: state["optimizer"][0]["param_groups"][0].update(weight_decay=0.7),
+    "another decay in a tensor": lambda state: state["optimizer"][0]["param_groups"][0].update(betas=torch.ones(2)),
+    "a group missing": lambda state: state["optimizer"][0]["param_groups"].pop(),
+}
+
+
+def moments(state: dict[str, Any]) -> dict[str, Any]:
+    """What the optimizer keeps of the first weight."""
+    found: dict[str, Any] = state["optimizer"][0]["state"][0]
+    return found
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+def test_a_state_of_other_types_is_one_line(folder: Path, tmp_path: Path, change: Change) -> None:
+    run = RunFolder(tmp_path / "run")
+    go(folder, run.path, recipe(steps=2))
+    state = run.load(torch.device("cpu"))
+    assert state is not None
+    change(state)
+    run.save(state)
+    saved = run.state.read_bytes()
+    with pytest.raises(TrainingError) as caught:
+        go(folder, run.path, recipe(steps=2))
+    assert str(caught.value).startswith(f"{run.state} is no state of this run (")
+    assert str(caught.value).endswith("; delete it to start anew, or name another run")
+    assert "\n" not in str(caught.value)
+    assert run.state.read_bytes() == saved
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+TRAIN = """
+import sys
+from pathlib import Path
+from training import recipe
+from minclip_torch.training.train import train
+folder, *runs = map(Path, sys.argv[1:])
+for run in runs:
+    train(folder / "clip", folder / "data.jsonl", run, recipe(steps=30), every=1, progress=False)
+"""
+
+
+def started(folder: Path, *runs: Path) -> subprocess.Popen[str]:
+    """A process that trains in one folder after the other, thirty steps in each."""
+    words = [sys.executable, "-c", TRAIN, *map(str, (folder, *runs))]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_a_step(process: subprocess.Popen[str], run: Path) -> None:
+    while process.poll() is None and not (run / "state.pt").exists():
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.long)])
+def test_a_training_that_is_killed_again_and_again_loses_nothing(folder: Path, tmp_path: Path, kills: int) -> None:
+    cut, whole, rng = tmp_path / "cut", tmp_path / "whole", random.Random(kills)
+    killed = 0
+    for _ in range(kills):
+        process = started(folder, cut, whole)
+        wait_for_a_step(process, cut)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0, 0.4 if kills < 10 else 6))
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+        process.communicate()
+    assert killed > 0
+    last = started(folder, cut, whole)
+    _, error = last.communicate(timeout=300)
+    assert (last.returncode, error) == (0, "")
+    same_state(cut, whole)
+    assert not list(cut.rglob("*.tmp"))
+
+
+def test_a_second_trainer_in_a_folder_is_refused_until_the_first_one_ends_or_is_killed(
+    folder: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    process = started(folder, run)
+    try:
+        wait_for_a_step(process, run)
+        process.send_signal(signal.SIGSTOP)
+        before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+        with pytest.raises(TrainingError) as caught:
+            go(folder, run, recipe(steps=30))
+        assert str(caught.value) == f"another process trains in {run}; wait until it ends, or name another run folder"
+        assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+    finally:
+        process.kill()
+        process.communicate()
+    go(folder, run, recipe(steps=30))
+
+
+def test_a_folder_is_free_again_after_a_run_that_failed(folder: Path, tmp_path: Path) -> None:
+    first = RunFolder(tmp_path)
+    first.lock()
+    with pytest.raises(TrainingError, match="another process trains in"):
+        RunFolder(tmp_path).lock()
+    first.unlock()
+    with pytest.raises(MinclipError) as caught:
+        go(folder, tmp_path, recipe(), "nowhere")
+    RunFolder(tmp_path).lock()
+    assert caught.value  # whose traceback keeps the failed run alive until here
+
+
 def test_metrics_are_whole_lines(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     for step in (1, 2, 3):
         run.log({"step": step, "loss": 1 / 3})
     assert run.metrics.read_text().splitlines() == [json.dumps({"step": s, "loss": 0.333333}) for s in (1, 2, 3)]
-    run.metrics.write_bytes(run.metrics.read_bytes() + b'[1]\n{"step": 4\n\xff\n{"step": 5}')
+    run.metrics.write_bytes(run.metrics.read_bytes() + b'[1]\n{"step": "4"}\n{"step": 4\n\xff\n{"step": 5}')
     assert [line["step"] for line in run.lines()] == [1, 2, 3]
     run.forget_after(2)
     assert [line["step"] for line in run.lines()] == [1, 2]

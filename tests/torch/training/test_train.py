@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from training import FAMILIES, SIDE, entries, metrics, recipe, write_data, write
 import minclip
 from minclip import checkpoints
 from minclip.errors import CheckpointError, ImageError, MinclipError
+from minclip_torch.training import __main__ as command
 from minclip_torch.training import train as module
+from minclip_torch.training.__main__ import main
 from minclip_torch.training.recipe import Recipe, RecipeError
-from minclip_torch.training.train import Run, TrainingError, main, train
+from minclip_torch.training.train import Run, TrainingError, train
 
 transformers.utils.logging.disable_progress_bar()
 HALF = 4e-3  # how far unit vectors may move when weights are rounded to half precision
@@ -164,7 +168,7 @@ def test_a_loss_that_is_no_number_ends_the_run_at_the_last_good_state(
         target.fill_(math.nan)
     before = weights(run)
     with pytest.raises(TrainingError) as caught:
-        run.go(every=1, progress=False)
+        run.finish(every=1, progress=False)
     assert str(caught.value).startswith("the loss is nan and its gradient nan at step 1; the last good state is ")
     assert str(tmp_path / "state.pt") in str(caught.value)
     assert (tmp_path / "state.pt").read_bytes() == state
@@ -181,15 +185,67 @@ def test_compiling_without_a_compiler_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_running_out_of_memory_names_a_way_out(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\n 3 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        MemoryError(),
+    ],
+)
+def test_running_out_of_memory_names_what_to_change(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     run = begun(folder, tmp_path, recipe())
 
     def fails(*_: Any) -> Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\n 3 GiB")
+        raise error
 
     monkeypatch.setattr(run.model, "embed_images", fails)
     with pytest.raises(TrainingError, match=r"^cpu ran out of memory at step 0; .* chunk_size below 8 .*$"):
         run.advance()
+
+
+def test_other_errors_of_torch_are_not_taken_for_a_lack_of_memory(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(folder, tmp_path, recipe())
+
+    def fails(*_: Any) -> Tensor:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(run.model, "embed_images", fails)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run.advance()
+
+
+@pytest.mark.parametrize("size", [10**6, 10**12])
+def test_a_batch_larger_than_the_memory_is_refused_before_anything_is_read(
+    folder: Path, blind: Path, tmp_path: Path, size: int
+) -> None:
+    with pytest.raises(RecipeError, match=rf"batch_size {size} takes more than \d+ GB of memory and this machine has"):
+        Run(folder / "clip", blind, tmp_path / "run", recipe(batch_size=size))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux only")
+def test_an_allocation_that_fails_is_one_line(folder: Path, tmp_path: Path) -> None:
+    """The real one: the process may take a gigabyte, which is not known beforehand."""
+    words = [str(folder / "clip"), str(folder / "data.jsonl"), str(tmp_path / "run"), "--batch-size", "200000"]
+    script = """
+import resource, sys
+from minclip_torch.training import memory
+from minclip_torch.training.__main__ import main
+memory.machine_memory = lambda: 1e18
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + (1 << 30)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("minclip: cpu ran out of memory at step 0; begin a new run with ")
+    assert done.stderr.count("\n") == 1
 
 
 # --- frozen towers and teachers ------------------------------------------------------------------------------------
@@ -253,7 +309,7 @@ def test_a_family_trains_to_a_checkpoint_that_answers_as_the_averaged_module(
     run = begun(folder, tmp_path, made, family)  # at its last state
     assert run.step == 5
     texts, images = names("en") + names("fr"), [str(folder / line["images"][0]) for line in entries()]
-    ids, mask = run._tokens(texts)
+    ids, mask = run._tokenize(texts)
     pixels = torch.from_numpy(run.processor.image_processor(images))
     with run._averaged(), torch.no_grad():
         run.model.eval()
@@ -356,7 +412,7 @@ def test_every_setting_has_a_flag_and_flags_win_over_the_file(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(module, "train", lambda **options: asked.append(options))
+    monkeypatch.setattr(command, "train", lambda **options: asked.append(options))
     file = tmp_path / "recipe.json"
     file.write_text(Recipe(steps=3, seed=4).to_json())
     wanted = recipe(
@@ -410,7 +466,7 @@ def test_what_is_wrong_is_said_in_one_line(
     assert "\n" not in line
 
 
-def test_an_interrupt_says_how_to_go_on(
+def test_an_interrupt_says_how_to_resume(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(self: Run) -> dict[str, float]:
@@ -418,7 +474,7 @@ def test_an_interrupt_says_how_to_go_on(
 
     monkeypatch.setattr(Run, "advance", interrupted)
     line = said(capsys, 130, folder / "clip", folder / "data.jsonl", tmp_path / "run", *SMALL)
-    assert line == "minclip: stopped; the same command goes on from the last saved state"
+    assert line == "minclip: stopped; the same command resumes from the last saved state"
 
 
 @pytest.mark.long

@@ -16,16 +16,16 @@ from PIL import Image
 from training import entries, write_data
 
 from minclip.errors import ImageError
-from minclip.images.image import open_image, to_rgb
+from minclip.images import open_image, to_rgb
 from minclip_torch.training import dataset
 from minclip_torch.training.dataset import (
     Captioner,
     DataError,
+    DecodedImages,
     Entry,
-    Pictures,
+    decode_images,
     draw_batch,
     read_entries,
-    read_pictures,
 )
 
 
@@ -111,12 +111,26 @@ def test_a_file_without_entries_is_refused_by_name(tmp_path: Path, content: byte
         read_entries(path)
 
 
+def test_images_that_do_not_fit_into_memory_are_one_line() -> None:
+    entry = Entry((Path("absent.png"),) * 3, {"": ("much",)})
+    with pytest.raises(DataError, match=r"^3 images of 10000000 x 10000000 pixels take 1200000 GB, more than"):
+        decode_images([entry], 10**7)
+
+
+def test_a_strip_that_would_be_gigabytes_when_resized_is_refused_by_name(tmp_path: Path) -> None:
+    for size in ((4_000_000, 1), (1, 4_000_000)):
+        path = tmp_path / "strip.png"
+        Image.new("1", size).save(path)
+        with pytest.raises(ImageError, match=r"strip\.png: resizing .* exceeds \d+ pixels; crop it"):
+            decode_images([Entry((path,), {"": ("strip",)})], 80)
+
+
 # --- pictures ------------------------------------------------------------------------------------------------------
 
 
 def test_pictures_lie_in_the_order_of_the_entries(data: Path) -> None:
     found = read_entries(data)
-    pictures = read_pictures(found, 20)
+    pictures = decode_images(found, 20)
     assert pictures.pixels.shape == (sum(len(entry.images) for entry in found), 4, 20, 20)
     for entry, (first, end) in zip(found, pictures.spans, strict=True):
         for path, pixels in zip(entry.images, pictures.pixels[first:end], strict=True):
@@ -131,7 +145,7 @@ def test_the_middle_of_a_picture_is_kept(tmp_path: Path, size: tuple[int, int]) 
     ramp[..., 0] = np.linspace(0, 255, width)
     ramp[..., 1] = np.linspace(0, 255, height)[:, None]
     Image.fromarray(ramp.round().astype(np.uint8)).save(tmp_path / "a.png")
-    pixels = read_pictures([Entry((tmp_path / "a.png",), {})], 16).pixels[0].float()
+    pixels = decode_images([Entry((tmp_path / "a.png",), {})], 16).pixels[0].float()
     assert (pixels[3] == 255).all()
     across, down = pixels[0].mean(0), pixels[1].mean(1)
     for line, n in ((across, width), (down, height)):
@@ -145,7 +159,7 @@ def test_nothing_bleeds_out_of_transparent_pixels(tmp_path: Path) -> None:
     pixels[:, :16] = (0, 0, 255, 255)
     pixels[:, 16:] = (255, 0, 0, 0)  # red, but nobody sees it
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    found = read_pictures([Entry((tmp_path / "a.png",), {})], 10).pixels[0].float()
+    found = decode_images([Entry((tmp_path / "a.png",), {})], 10).pixels[0].float()
     assert (found[0] * found[3] < 255).all()
 
 
@@ -155,7 +169,7 @@ def test_a_picture_of_any_mode_looks_as_the_image_processor_sees_it(tmp_path: Pa
     image = Image.fromarray(grey.astype(np.uint16) * 256) if mode == "I;16" else Image.fromarray(grey).convert(mode)
     path = tmp_path / ("a.tiff" if mode == "CMYK" else "a.png")
     image.save(path)
-    found = read_pictures([Entry((path,), {})], 16).pixels
+    found = decode_images([Entry((path,), {})], 16).pixels
     assert np.array_equal(found[0, :3].permute(1, 2, 0).numpy(), np.asarray(to_rgb(open_image(path))))
 
 
@@ -163,7 +177,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     for name in ("absent.png", "broken.png"):
         with pytest.raises(ImageError, match=name):
-            read_pictures([Entry((tmp_path / name,), {})], 8)
+            decode_images([Entry((tmp_path / name,), {})], 8)
 
 
 # --- captions ------------------------------------------------------------------------------------------------------
@@ -206,7 +220,7 @@ def test_braces_in_captions_and_templates_are_text() -> None:
 # --- batches -------------------------------------------------------------------------------------------------------
 
 
-def fake(count: int, seed: int = 0) -> tuple[Pictures, list[Entry]]:
+def fake(count: int, seed: int = 0) -> tuple[DecodedImages, list[Entry]]:
     """Entries with one to three pictures each, whose first byte is the picture's number."""
     counts = np.random.default_rng(seed).integers(1, 4, size=count)
     ends = np.cumsum(counts)
@@ -214,7 +228,7 @@ def fake(count: int, seed: int = 0) -> tuple[Pictures, list[Entry]]:
     made = [
         Entry(tuple(map(Path, "abc"[:n])), {"": (f"thing {i}", f"key {i}")}, bool(i % 2)) for i, n in enumerate(counts)
     ]
-    return Pictures(pixels, np.stack([ends - counts, ends], axis=1)), made
+    return DecodedImages(pixels, np.stack([ends - counts, ends], axis=1)), made
 
 
 @given(count=st.integers(1, 30), size=st.integers(1, 40), seed=st.integers(0, 2**32), step=st.integers(0, 10**6))

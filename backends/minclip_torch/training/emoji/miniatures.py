@@ -1,4 +1,4 @@
-"""The three models in the box, each made the way its paper did, small.
+"""The three bundled models: each trained the way its paper describes, on a small scale.
 
     python -m minclip_torch.training.emoji.miniatures data/emoji runs
 
@@ -7,8 +7,8 @@ makes a start folder for each (config, tokenizer, image processor, no weights) a
     clip        English; byte-level BPE trained here; both towers from scratch (Radford et al. 2021)
     metaclip-2  both towers from scratch, on 25 languages from the start, several of them for each picture of a batch
                 (Chuang et al. 2025); then the text tower alone, so that the other languages catch up with English
-    altclip     a bidirectional text tower taught by clip's on the names in 25 languages, then trained
-                against clip's frozen image tower (Chen et al. 2022)
+    altclip     a bidirectional text tower distilled from clip's on the names in 25 languages, then trained
+                with clip's frozen image tower (Chen et al. 2022)
 
 SentencePiece's own trainer makes the multilingual vocabulary (the extra `train`).
 """
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +27,8 @@ import torch
 from minclip import checkpoints
 from minclip.config import Config, read_config
 from minclip.errors import TokenizerError
-from minclip.images.image import ImageProcessor
+from minclip.files import json_bytes, read_json, replacing
+from minclip.images import ImageProcessor
 from minclip.tokenizers import find_tokenizer
 from minclip.tokenizers.bpe import BPETokenizer
 from minclip.weights import Weights
@@ -36,7 +36,7 @@ from minclip_torch.modules import Clip
 from minclip_torch.training.command import exit_code
 from minclip_torch.training.dataset import DataError, read_entries
 from minclip_torch.training.recipe import Recipe
-from minclip_torch.training.train import GOES_ON, train
+from minclip_torch.training.train import RESUME, train
 
 SIDE = 64
 DIM = 192
@@ -50,16 +50,23 @@ VISION = {
     "patch_size": 8,
     "hidden_act": "gelu",
 }
-TEXT = {
-    "hidden_size": 128,
-    "intermediate_size": 512,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 40,
-    "hidden_act": "gelu",
+TEXT = {"num_attention_heads": 2, "max_position_embeddings": 40, "hidden_act": "gelu"}
+NARROW = {"hidden_size": 96, "intermediate_size": 384}  # where the vocabulary is large
+TEXTS: dict[str, dict[str, Any]] = {
+    "clip": {**TEXT, "num_hidden_layers": 3, "hidden_size": 128, "intermediate_size": 512, "projection_dim": DIM},
+    "metaclip-2": {**TEXT, "num_hidden_layers": 3, **NARROW, "projection_dim": DIM},
+    "altclip": {
+        **TEXT,
+        "num_hidden_layers": 2,
+        **NARROW,
+        "project_dim": 96,
+        "hidden_dropout_prob": 0.0,
+        "type_vocab_size": 1,
+    },
 }
 BPE_SIZE, PIECES = 2048, 5000
 
-# many captions of each picture, few of them English: the other languages catch up
+# Many captions of each image, few of them English, so that the other languages catch up.
 TEXT_ALONE = Recipe(freeze=("vision",), steps=700, captions=12, first_language=0.05, learning_rate=1e-3, average=0.99)
 RECIPES: dict[str, tuple[Recipe, ...]] = {
     "clip": (Recipe(languages=("en",), steps=3800, compile=True),),
@@ -75,7 +82,7 @@ RECIPES: dict[str, tuple[Recipe, ...]] = {
 
 
 def start(name: str, data: Path, folder: Path) -> Path:
-    """Write everything of a miniature but its weights to `folder`. Raises DataError where `data` is not the set."""
+    """Write a miniature's config, tokenizer and image processor. Raises DataError where `data` is not the emoji set."""
     source = data / "train.jsonl"
     entries = read_entries(source, ("en",) if name == "clip" else None)
     texts = [text for entry in entries for texts in entry.captions.values() for text in texts]
@@ -90,7 +97,7 @@ def start(name: str, data: Path, folder: Path) -> Path:
             raise DataError(f"{source} holds too few captions for {PIECES} pieces ({reason:.200})") from None
     ImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}).save(folder)
     config = _config(name, folder)
-    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+    _write(folder / "config.json", config.to_dict())
     _limit_texts(folder, config)
     return folder
 
@@ -100,32 +107,27 @@ def _config(name: str, folder: Path) -> Config:
     if tokenizer is None:
         raise TokenizerError(f"{folder} holds no tokenizer files")
     ids = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")}
-    text: dict[str, Any] = {**TEXT, **ids, "vocab_size": tokenizer.vocab_size}
-    text["num_hidden_layers"] = {"clip": 3, "altclip": 2, "metaclip-2": 3}[name]
-    if name != "clip":  # the vocabulary is larger, so its vectors are narrower
-        text |= {"hidden_size": 96, "intermediate_size": 384}
-    if name != "altclip":
-        text["projection_dim"] = DIM
-    else:
-        text |= {"project_dim": 96, "hidden_dropout_prob": 0.0, "type_vocab_size": 1}
     return Config.from_dict(
         {
             "model_type": name.replace("-", "_"),
             "projection_dim": DIM,
             "logit_scale_init_value": 2.6592,
-            "text_config": text,
+            "text_config": {**TEXTS[name], **ids, "vocab_size": tokenizer.vocab_size},
             "vision_config": VISION,
         }
     )
 
 
 def _limit_texts(folder: Path, config: Config) -> None:
-    """Say beside the tokenizer how long a text may be, too: Transformers' tokenizers do not ask the config."""
+    """Write the longest text's length into tokenizer_config.json, too: Transformers' tokenizers ignore the config."""
     assert config.text_config is not None
     path = folder / "tokenizer_config.json"
-    said = json.loads(path.read_text(encoding="utf-8"))
-    said["model_max_length"] = config.text_config.context_length
-    path.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    _write(path, {**read_json(path, TokenizerError), "model_max_length": config.text_config.context_length})
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    with replacing(path) as file:
+        file.write(json_bytes(content))
 
 
 def _train_pieces(texts: list[str], folder: Path) -> None:
@@ -144,25 +146,24 @@ def _train_pieces(texts: list[str], folder: Path) -> None:
         minloglevel=2,
     )
     (folder / "sentencepiece.bpe.model").write_bytes(model.getvalue())
-    files = {"tokenizer_class": "XLMRobertaTokenizer"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(files) + "\n", encoding="utf-8")
+    _write(folder / "tokenizer_config.json", {"tokenizer_class": "XLMRobertaTokenizer"})
 
 
 def _adopt(folder: Path, teacher: Path) -> None:
-    """Give a start folder weights: clip's image tower and temperature, and a text tower that is untrained."""
+    """Give a start folder weights: clip's image tower and temperature, and an untrained text tower."""
     config = read_config(folder)
     torch.manual_seed(0)
     tensors = {name: tensor.numpy() for name, tensor in Clip(config).state_dict().items()}
-    _, taught = checkpoints.read(teacher)
+    _, trained = checkpoints.read(teacher)
     kept = ("vision_model.", "visual_projection.", "logit_scale")
-    tensors |= {name: taught[name] for name in taught if name.startswith(kept)}
+    tensors |= {name: trained[name] for name in trained if name.startswith(kept)}
     checkpoints.save(folder, config, Weights(tensors))
 
 
 def make(name: str, data: Path, runs: Path, *, compiled: bool = True, **options: Any) -> Path:
-    """Train one miniature from nothing; the folder of its checkpoint. altclip wants clip trained before it.
+    """Train one miniature from nothing. Returns the folder of its checkpoint. altclip needs a trained clip.
 
-    compiled: whether runs that gain from it compile their encoders. options: those of `train`.
+    compiled: whether the runs that gain from it compile their encoders. options: those of `train`.
     """
     begin = start(name, data, runs / f"{name}-start")
     for stage, recipe in enumerate(RECIPES[name], start=1):
@@ -190,7 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
         for name in options.only:
             print(f"{name}: {make(name, options.data, options.runs, compiled=options.compile, device=options.device)}")
 
-    return exit_code(body, stopped=GOES_ON)
+    return exit_code(body, when_stopped=RESUME)
 
 
 if __name__ == "__main__":

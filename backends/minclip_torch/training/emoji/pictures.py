@@ -1,4 +1,4 @@
-"""The training set of the bundled models: emoji art by seven artists, and its names in twenty-five languages.
+"""Make the training set of the bundled models: emoji by seven artists, with their names in twenty-five languages.
 
     python -m minclip_torch.training.emoji.pictures data/emoji
 
@@ -9,7 +9,7 @@ fetches nine pinned npm packages by name, checks their digests, rasterizes, and 
     data/emoji/test.jsonl      the held-out artist, OpenMoji: never trained on
     data/emoji/<artist>/       the pictures, RGBA PNG
 
-Only what is complete is given its name: a run that is cut off leaves no data set behind.
+The folder appears when it is complete: a run that is interrupted leaves none behind.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class PicturesError(MinclipError):
     """The training set cannot be made: what is missing and what to do."""
 
 
-# Package, version, SHA-256 of the archive that npm hands out for it.
+# Package: version, and SHA-256 of its archive on npm.
 PACKAGES = {
     "@iconify-json/noto": ("1.2.9", "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad"),
     "@iconify-json/noto-v1": ("1.2.5", "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37"),
@@ -62,7 +62,7 @@ LANGUAGES = (
 DRAWINGS = (("plain", 0), ("ink", 1), ("ink", 2), ("line", 3))  # style and seed of each picture trained on
 TRAIN_SIZE, TEST_SIZE = 80, 128  # pixels; training crops and turns, testing goes through the image processor
 
-# What a class of children would name first: the 64 labels of the small test.
+# The 64 things of the small test "everyday".
 EVERYDAY = (
     "🐕🐈🐎🐄🐖🐘🐟🦋🐢🐍🦆🌳🌵🌻🌹🍎🍌🍇🍓🥕🍕🍔🍞🧀🥚☕🍺🎂🚗🚲🚌🚂"
     "✈⛵🚀🏠⛺☂🌈⛄☀🌙⭐🔥❤⚽🎸🎹📷📱💻📚✏✂🔑🔨💡⏰🪑🚪👑👓🎁🎈"
@@ -71,7 +71,7 @@ EVERYDAY = (
 
 @dataclass
 class Concept:
-    """One picture of the Unicode standard: its code points ("1F436"), what it is called, and the drawings of it."""
+    """One emoji of the Unicode standard: its code points ("1F436"), its captions, and the drawings of it."""
 
     code: str
     emoji: str
@@ -81,9 +81,9 @@ class Concept:
 
 
 def fetch(folder: Path) -> dict[str, Path]:
-    """The packages' archives in `folder`, downloaded where they are not there yet; every one's digest is checked.
+    """Download the packages' archives into `folder`, except those that are there; check the digest of each.
 
-    Returns the archive of each package. Raises PicturesError where npm fails, or hands out something else.
+    Returns the archive of each package. Raises PicturesError where npm fails or a digest differs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     archives = {}
@@ -99,7 +99,7 @@ def fetch(folder: Path) -> dict[str, Path]:
 
 
 def _download(name: str, version: str, archive: Path) -> None:
-    """`npm pack`, into a folder of its own first: half a download never gets the archive's name."""
+    """Run `npm pack` in a scratch folder, so that half a download never gets the archive's name."""
     npm = shutil.which("npm")
     if npm is None:
         raise PicturesError(f"npm is not installed: install Node.js, or put {archive.name} into {archive.parent}")
@@ -136,9 +136,9 @@ class Archive:
 
 
 def concepts(archives: dict[str, Path]) -> list[Concept]:
-    """What Noto, Twemoji, OpenMoji and every language of `LANGUAGES` have, without flags and components.
+    """The emoji that Noto, Twemoji, OpenMoji and every language of `LANGUAGES` have, but flags and components.
 
-    archives: of every package. Raises PicturesError where one is damaged or looks otherwise than expected.
+    archives: of every package. Raises PicturesError where one is damaged or has another layout.
     """
     try:
         found = list(_concepts(archives))
@@ -278,8 +278,8 @@ def _drawings(concept: Concept, artist: str, folder: Path) -> Iterator[str]:
 
 
 def _survives_mirror(concept: Concept) -> bool:
-    """Whether the mirrored picture still goes by its name: nothing whose name has a side, a direction or a dial, and no
-    symbol. Small print on a thing (a newspaper, a taxi) does not count."""
+    """Whether the name is true of the mirror image, too: no symbol, and nothing whose name has a side, a direction or a
+    dial. Small print on a thing (a newspaper, a taxi) does not count."""
     words = set(concept.captions["en"][0].replace("-", " ").replace("’", " ").split())
     sided = {"left", "right", "leftwards", "rightwards", "clock", "clockwise", "thirty", "button", "facing", "arrow"}
     sided |= {"moon", "chart", "keycap", "keyboard"}
@@ -308,7 +308,7 @@ def main(arguments: list[str] | None = None) -> int:
         archives = fetch(options.packages or options.folder.parent / "packages")
         write(options.folder, archives, options.workers)
 
-    return exit_code(body, stopped="nothing was made but the archives fetched")
+    return exit_code(body, when_stopped="nothing was made but the archives fetched")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from PIL import Image
 
 from minclip_torch.training.dataset import read_entries
 from minclip_torch.training.emoji import pictures
-from minclip_torch.training.emoji.drawing import STYLES, document, pixels, redraw
+from minclip_torch.training.emoji.drawing import STYLES, document, expand, pixels, redraw
 from minclip_torch.training.emoji.pictures import ARTISTS, EVERYDAY, HELD_OUT, PicturesError
 
 # --- drawings ------------------------------------------------------------------------------------------------------
@@ -82,6 +82,93 @@ def test_line_leaves_black_and_white() -> None:
     assert (line.max(-1) - line.min(-1)).max() < 10
     assert line[260, 160].min() > 245  # the red disc is white
     assert line[200, 81].max() < 60  # and has its rim
+
+
+INHERITING = {  # red discs, whose colour does not stand on the shape
+    "group": '<g fill="red"><circle r="40" cx="50" cy="50"/></g>',
+    "group of groups": '<g fill="#e02020"><g opacity=".9"><g><circle r="40" cx="50" cy="50"/></g></g></g>',
+    "gradient": '<defs><linearGradient id="a"><stop stop-color="red"/></linearGradient></defs>'
+    '<g fill="url(#a)"><circle r="40" cx="50" cy="50"/></g>',
+    "use": '<defs><circle id="a" r="40" cx="50" cy="50"/></defs><use href="#a" fill="red"/>',
+    "used by a used one": '<defs><circle id="a" r="40" cx="20" cy="50"/><use id="b" xlink:href="#a" x="30"/></defs>'
+    '<g fill="red"><use href="#b"/></g>',
+    "symbol": '<symbol id="a" viewBox="0 0 100 100"><circle r="40" cx="50" cy="50"/></symbol>'
+    '<use href="#a" fill="red"/>',
+    "current colour": '<g color="red"><circle r="40" cx="50" cy="50" fill="currentColor"/></g>',
+    "style": '<g style="fill: red; stroke: none"><circle r="40" cx="50" cy="50"/></g>',
+    "own style": '<circle r="40" cx="50" cy="50" fill="blue" style="fill:rgb(255, 0, 0)"/>',
+    "outlined glow": '<defs><linearGradient id="a"><stop stop-color="red"/><stop stop-opacity="0" offset="1"/>'
+    '<stop stop-opacity="0" offset="1"/></linearGradient></defs>'
+    '<circle r="40" cx="50" cy="50" fill="url(#a)" stroke="red" stroke-width="3"/>',
+    "a name": '<circle r="40" cx="50" cy="50" fill="crimson"/>',
+    "a group's stroke": '<g fill="none" stroke="red" stroke-width="8"><circle r="36" cx="50" cy="50"/></g>',
+}
+
+
+@pytest.mark.parametrize("body", INHERITING.values(), ids=INHERITING)
+@pytest.mark.parametrize("seed", range(3))
+def test_no_colour_is_left_in_a_line_drawing_wherever_it_stood(body: str, seed: int) -> None:
+    svg = document(body, 0, 0, 100, 100)
+    plain, line = (looks(style, svg, seed).astype(int) for style in ("plain", "line"))
+    assert (plain.max(-1) - plain.min(-1)).max() > 150
+    assert (line.max(-1) - line.min(-1)).max() < 10
+    assert 0.005 < (line.max(-1) < 128).mean() < 0.25  # an outline, and no more
+
+
+@pytest.mark.parametrize("body", [*INHERITING.values(), BODY], ids=[*INHERITING, "all"])
+def test_without_references_a_drawing_is_the_same_picture(body: str) -> None:
+    svg = document(body, 0, 0, 100, 100)
+    root = ElementTree.fromstring(svg)
+    expand(root)
+    drawn = ElementTree.tostring(root, encoding="unicode")
+    assert not root.findall("./{*}use") + root.findall("./{*}g//{*}use")
+    np.testing.assert_allclose(pixels(drawn, 60), pixels(svg, 60), atol=2)
+
+
+def test_references_nested_without_end_are_a_value_error() -> None:
+    with pytest.raises(ValueError, match="nested without end"):
+        redraw(document('<g id="a"><circle r="3"/><use href="#a"/></g>', 0, 0, 10, 10), "ink", 0)
+
+
+@pytest.mark.parametrize("style", ["ink", "line"])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        '<path fill="none" d="M10 10h80v80h-80z"/>',
+        '<g fill="none"><path d="M10 10h80v80h-80z"/></g>',
+        '<path style="fill:none" d="M10 10h80v80h-80z"/>',
+        '<path fill="none" stroke="none" d="M10 10h80v80h-80z"/>',
+        '<path fill="none" stroke="red" stroke-width="0" d="M10 10h80v80h-80z"/>',
+        '<path fill="red" opacity="0" d="M10 10h80v80h-80z"/>',
+        '<path fill="red" fill-opacity="0" d="M10 10h80v80h-80z"/>',
+        '<path fill="transparent" d="M10 10h80v80h-80z"/>',
+        '<path visibility="hidden" d="M10 10h80v80h-80z"/>',
+        '<g visibility="hidden"><path d="M10 10h80v80h-80z"/></g>',
+        '<path style="display:none" d="M10 10h80v80h-80z"/>',
+    ],
+)
+def test_what_is_invisible_gets_no_outline(style: str, frame: str) -> None:
+    for seed in range(4):
+        drawn = pixels(redraw(document(frame, 0, 0, 100, 100), style, seed), 50)
+        assert not np.asarray(drawn)[..., 3].any()
+
+
+def test_masks_are_left_as_they_are() -> None:
+    body = (
+        '<mask id="m"><g fill="#fff"><path d="M0 0h50v100h-50z"/></g></mask>'
+        '<clipPath id="c"><use href="#s"/></clipPath><defs><path id="s" d="M0 0h100v50h-100z"/></defs>'
+        '<g mask="url(#m)" clip-path="url(#c)"><rect width="100" height="100" fill="red"/></g>'
+    )
+    line = pixels(redraw(document(body, 0, 0, 100, 100), "line", 1), 100)
+    shown = np.asarray(line)[..., 3] > 0
+    assert shown[5:45, 5:45].all()
+    assert not shown[:, 51:].any()
+    assert not shown[51:].any()
+
+
+def test_parts_that_share_their_groups_colour_all_stay() -> None:
+    rays = '<g fill="gold"><path d="M0 0h9v9z"/><path d="M20 0h9v9z"/><path d="M40 0h9v9z"/></g>'
+    assert all(redraw(document(rays, 0, 0, 60, 60), "line", seed).count("<path") == 3 for seed in range(20))
 
 
 def test_gradients_become_their_mean_colour_and_those_that_are_mostly_glow_go() -> None:

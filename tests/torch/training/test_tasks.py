@@ -1,4 +1,4 @@
-"""What a step learns from: pictures and captions as inference would see them, and a teacher's embeddings."""
+"""The training tasks: images and captions as inference sees them, and a teacher's embeddings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from minclip_torch.training.train import Run, train
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """data.jsonl with its pictures, and two start folders."""
-    made = tmp_path_factory.mktemp("lessons")
+    made = tmp_path_factory.mktemp("tasks")
     write_data(made)
     for family in ("clip", "altclip"):
         write_start(made / family, family)
@@ -37,21 +37,21 @@ def trained(folder: Path) -> Path:
 def test_the_loss_of_the_first_step_is_the_loaded_models(folder: Path, tmp_path: Path, trained: Path) -> None:
     made = recipe(augment=False, near_synonyms=0.0, languages=("en",))
     run = Run(trained, folder / "data.jsonl", tmp_path, made)
-    lesson: Any = run.lesson
-    batch = draw_batch(lesson.pictures, lesson.entries, lesson.captioner, 8, made.seed, 0, slice(0, 8))
+    task: Any = run.task
+    batch = draw_batch(task.images, task.entries, task.captioner, 8, made.seed, 0, slice(0, 8))
     model = minclip.load(trained)
     inputs = model.processor(text=batch.texts)
-    expected = model(**inputs, pixel_values=lesson._shown(batch, 0).numpy(), return_loss=True).loss
+    expected = model(**inputs, pixel_values=task.pixel_values(batch, 0).numpy(), return_loss=True).loss
     assert run.advance()["loss"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_unaugmented_pictures_are_as_the_image_processor_makes_them(folder: Path, tmp_path: Path) -> None:
     run = Run(folder / "clip", folder / "data.jsonl", tmp_path, recipe(augment=False))
-    lesson: Any = run.lesson
-    batch = draw_batch(lesson.pictures, lesson.entries, lesson.captioner, 12, 0, 0, slice(0, 12))
-    found = lesson._shown(batch, 0)
+    task: Any = run.task
+    batch = draw_batch(task.images, task.entries, task.captioner, 12, 0, 0, slice(0, 12))
+    found = task.pixel_values(batch, 0)
     for pixels, entry in zip(found, batch.entries, strict=True):
-        expected = run.processor.image_processor([str(path) for path in lesson.entries[entry].images])
+        expected = run.processor.image_processor([str(path) for path in task.entries[entry].images])
         off = min(float(np.abs(pixels.numpy() - one).mean()) for one in expected)
         assert off < 0.12  # one is smoothed a little more than the other; a standard deviation is 1
 
@@ -70,7 +70,7 @@ def test_a_text_tower_learns_from_a_teacher_without_any_picture(folder: Path, tm
     assert set(run.evaluate()) == {"top1", "top5"}  # pictures are held out, if not learned from
 
     model = run.model.eval()
-    ids, mask = run._tokens([line["captions"]["fr"][0] for line in entries()])
+    ids, mask = run._tokenize([line["captions"]["fr"][0] for line in entries()])
     english = minclip.load(trained).encode_text([line["captions"]["en"][0] for line in entries()])
     with torch.no_grad():
         cosines = model.embed_texts(ids, mask).numpy() @ english.T

@@ -16,7 +16,7 @@ import torch
 from training import metrics, recipe, write_data, write_start
 
 from minclip.errors import BackendError, MinclipError
-from minclip_torch.training.processes import everyone, joined, processes, rank, together
+from minclip_torch.training.distributed import all_gather, all_or_none, process_group, rank, world_size
 from minclip_torch.training.recipe import Recipe
 from minclip_torch.training.train import train
 
@@ -24,7 +24,7 @@ from minclip_torch.training.train import train
 SCRIPT = """
 import json, os, sys
 import torch
-from minclip_torch.training.train import main
+from minclip_torch.training.__main__ import main
 torch.set_num_threads(1)
 codes = []
 for port, command in json.loads(sys.argv[1]):
@@ -144,14 +144,16 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Arena:
             command("clip", "blind", PLAIN, data=folder / "absent.jsonl"),
         ),
         "muon": (command("clip", "muon", MUON),) * 2,
-        "imitation": (command("altclip", "imitation", recipe(steps=2, teacher=str(folder / "one-teacher" / "model"))),)
+        "distillation": (
+            command("altclip", "distillation", recipe(steps=2, teacher=str(folder / "one-teacher" / "model"))),
+        )
         * 2,
     }
     return Arena(folder, dict(zip(asked, in_two_processes(list(asked.values())), strict=True)))
 
 
 @pytest.mark.parametrize(
-    ("name", "family", "made"), [("plain", "clip", PLAIN), ("muon", "clip", MUON), ("imitation", "altclip", None)]
+    ("name", "family", "made"), [("plain", "clip", PLAIN), ("muon", "clip", MUON), ("distillation", "altclip", None)]
 )
 def test_two_processes_come_to_the_weights_of_one(arena: Arena, name: str, family: str, made: Recipe | None) -> None:
     assert arena.outcomes[name].codes == [0, 0]
@@ -199,13 +201,13 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("WORLD_SIZE", "9")
     monkeypatch.setenv("LOCAL_RANK", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(BackendError, match="process 2 of this machine finds 2 GPUs"), joined("cuda"):
+    with pytest.raises(BackendError, match="process 2 of this machine finds 2 GPUs"), process_group("cuda"):
         pass
 
 
 def test_alone_a_process_is_the_first_and_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined("cpu"):
-        assert (rank(), processes(), everyone("me")) == (0, 1, ["me"])
-    with pytest.raises(MinclipError, match="no"), together():
+    with process_group("cpu"):
+        assert (rank(), world_size(), all_gather("me")) == (0, 1, ["me"])
+    with pytest.raises(MinclipError, match="no"), all_or_none():
         raise MinclipError("no")

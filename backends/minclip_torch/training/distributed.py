@@ -1,4 +1,4 @@
-"""Several processes that train one model together, as torchrun starts them."""
+"""Several processes that train one model together, as torchrun starts them (torch.distributed)."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from minclip.errors import BackendError, MinclipError
 T = TypeVar("T")
 
 
-def processes() -> int:
+def world_size() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this one is; the first, 0, writes the files."""
+    """The number of this process, from 0. Rank 0 writes the files."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def everyone(value: T) -> list[T]:
-    """What each process gave, in order of rank. All wait here for the last one."""
-    if processes() == 1:
+def all_gather(value: T) -> list[T]:
+    """The value of each process, in order of rank. Every process must call it, and waits for the others."""
+    if world_size() == 1:
         return [value]
-    found: list[T] = [value] * processes()
+    found: list[T] = [value] * world_size()
     dist.all_gather_object(found, value)
     return found
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
-    """A passage that all processes get through, or none: what one of them refuses, all refuse, and nobody waits."""
-    refusal: MinclipError | OSError | None = None
+def all_or_none() -> Iterator[None]:
+    """A block that all processes finish, or none: an error of minclip's in one is raised in all, and nobody waits."""
+    error: MinclipError | OSError | None = None
     try:
         yield
-    except (MinclipError, OSError) as error:
-        refusal = error
-    refusals = [found for found in everyone(refusal) if found is not None]
-    if refusals:
-        raise refusals[0]
+    except (MinclipError, OSError) as own:
+        error = own
+    errors = [found for found in all_gather(error) if found is not None]
+    if errors:
+        raise errors[0]
 
 
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[None]:
-    """Meet the other processes where the environment names some, on "cuda" each with a GPU of its own.
+def process_group(device: str) -> Iterator[None]:
+    """Join the processes that torchrun's environment variables name, if any; on "cuda" each takes a GPU of its own.
 
     Raises BackendError where there are fewer GPUs than processes.
     """

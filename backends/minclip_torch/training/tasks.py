@@ -1,7 +1,7 @@
-"""What one step of training learns from: pictures against their captions, or a teacher's embeddings of names.
+"""The two training tasks: contrastive learning of images and captions, and distillation of a teacher's text tower.
 
-A lesson, called with a step, gives what `objective.backward` takes: a function that embeds some of this process's rows,
-and the loss of all processes' embeddings. Both follow from recipe and step alone.
+A task, called with the number of a step, returns what `objective.backward` takes: a function that embeds some of this
+process's rows, and the loss as a function of all processes' embeddings. Both depend on the recipe and the step alone.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from minclip.images.image import ImageProcessor
-from minclip.model import load
-from minclip_torch.modules import Clip, RobertaTextTower
+from minclip.images import ImageProcessor
+from minclip.loading import load
+from minclip_torch.modules import Clip
 from minclip_torch.training import augment, objective
-from minclip_torch.training.dataset import Batch, Captioner, Entry, draw_batch, read_pictures, shared_captions
+from minclip_torch.training.dataset import Batch, Captioner, Entry, decode_images, draw_batch, shared_captions
 from minclip_torch.training.recipe import Recipe, RecipeError
 
-SEEDS = 1 << 64  # how many torch's generators know
-GROUPS = 4  # of texts of like length: padding names in 25 languages to the longest took a step from 0.9 s to 1.5
-Tokens: TypeAlias = Callable[[list[str]], tuple[Tensor, Tensor]]
+MARGIN = 5 / 4  # images are decoded larger than the tower takes them: augmentation resamples them
+SEEDS = 1 << 64  # torch's generators take seeds below this
+LENGTH_GROUPS = 4  # padding names in 25 languages to the longest of all took a step from 0.9 s to 1.5 s
+Tokenize: TypeAlias = Callable[[list[str]], tuple[Tensor, Tensor]]
 EmbedRows: TypeAlias = Callable[[slice], tuple[Tensor, ...]]
 
 
-class Contrast:
-    """Images against their captions (Radford et al. 2021). Raises ImageError naming the picture that cannot be read.
+class Contrastive:
+    """Images against their captions (Radford et al. 2021). Raises ImageError naming a file that cannot be read.
 
-    rows: those of each batch that are this process's. tokens: texts to input_ids (b, t) and mask (b, t) on the model's
-    device.
+    rows: those of each batch that are this process's. tokenize: texts to input_ids (b, t) and mask (b, t), on the
+    model's device.
     """
 
     def __init__(
@@ -40,22 +41,23 @@ class Contrast:
         entries: list[Entry],
         rows: slice,
         model: Clip,
-        tokens: Tokens,
+        tokenize: Tokenize,
         processor: ImageProcessor,
         side: int,
     ) -> None:
-        self.recipe, self.entries, self.rows, self.model, self.tokens = recipe, entries, rows, model, tokens
+        self.recipe, self.entries, self.rows, self.model, self.tokenize = recipe, entries, rows, model, tokenize
         self.processor, self.side = processor, side
         self.overlap = shared_captions(entries)
         self.captioner = Captioner(recipe.first_language, recipe.names, recipe.keywords, recipe.templates)
-        self.pictures = read_pictures(entries, side * 5 // 4)
+        self.images = decode_images(entries, int(side * MARGIN))
 
     def __call__(self, step: int) -> tuple[EmbedRows, objective.Loss]:
         recipe, model = self.recipe, self.model
-        batch = draw_batch(self.pictures, self.entries, self.captioner, recipe.batch_size, recipe.seed, step, self.rows)
-        pixels = self._shown(batch, step)
-        ids, mask = self.tokens([text for texts in (batch.texts, *self._more_texts(batch, step)) for text in texts])
-        ids = ids.view(recipe.captions, len(pixels), -1)  # (c, b, t): c captions of each picture
+        batch = draw_batch(self.images, self.entries, self.captioner, recipe.batch_size, recipe.seed, step, self.rows)
+        pixels = self.pixel_values(batch, step)
+        captions = [batch.texts, *self._more_captions(batch, step)]
+        ids, mask = self.tokenize([text for texts in captions for text in texts])
+        ids = ids.view(recipe.captions, len(pixels), -1)  # (c, b, t): c captions of each image
         mask = mask.view(ids.shape)
         targets = objective.smoothed(self.overlap(batch.entries), recipe.near_synonyms)
         targets = None if targets is None else targets.to(ids.device)
@@ -70,8 +72,8 @@ class Contrast:
 
         return embed, loss
 
-    def _more_texts(self, batch: Batch, step: int) -> list[list[str]]:
-        """Further captions of this process's pictures, drawn as the first were: a list (b) for each."""
+    def _more_captions(self, batch: Batch, step: int) -> list[list[str]]:
+        """Further captions of this process's images, drawn as the first were: recipe.captions - 1 lists (b)."""
         found = []
         for which in range(1, self.recipe.captions):
             rng = np.random.default_rng([self.recipe.seed, step, which])
@@ -79,8 +81,8 @@ class Contrast:
             found.append(texts[self.rows])
         return found
 
-    def _shown(self, batch: Batch, step: int) -> Tensor:
-        """The batch's pictures as the image tower takes them (b, 3, side, side), augmented if the recipe says so."""
+    def pixel_values(self, batch: Batch, step: int) -> Tensor:
+        """The batch's images as the image tower takes them (b, 3, side, side), augmented if the recipe says so."""
         if self.recipe.augment:
             generator = torch.Generator().manual_seed((self.recipe.seed * 1_000_003 + step) % SEEDS)
             draws = augment.draw(self.recipe.batch_size, generator)
@@ -95,14 +97,14 @@ class Contrast:
         return pixels.to(self.model.logit_scale.device)
 
 
-class Imitation:
-    """Names in any language against the teacher's embeddings of the first one's (Chen et al. 2022, first stage).
+class Distillation:
+    """Names in all languages against a teacher's embeddings of the first language's (Chen et al. 2022, first stage).
 
-    No picture is read. teacher: the folder of a checkpoint. Raises RecipeError where it embeds in another width.
+    No image is read. Raises RecipeError where the teacher, a checkpoint folder, embeds in another width.
     """
 
-    def __init__(self, recipe: Recipe, entries: list[Entry], rows: slice, model: Clip, tokens: Tokens) -> None:
-        self.recipe, self.entries, self.rows, self.model, self.tokens = recipe, entries, rows, model, tokens
+    def __init__(self, recipe: Recipe, entries: list[Entry], rows: slice, model: Clip, tokenize: Tokenize) -> None:
+        self.recipe, self.entries, self.rows, self.model, self.tokenize = recipe, entries, rows, model, tokenize
         names = [next(iter(entry.captions.values()))[0] for entry in entries]
         embeds = torch.from_numpy(load(recipe.teacher).encode_text(names))  # (entries, p)
         if embeds.shape[1] != model.config.projection_dim:
@@ -110,7 +112,7 @@ class Imitation:
                 f"teacher {recipe.teacher} embeds in {embeds.shape[1]} dimensions and the student "
                 f"in {model.config.projection_dim}: the projection_dim of their configs must agree"
             )
-        self.embeds = embeds.to(model.logit_scale.device)
+        self.teacher_embeds = embeds.to(model.logit_scale.device)
 
     def __call__(self, step: int) -> tuple[EmbedRows, objective.Loss]:
         recipe, model = self.recipe, self.model
@@ -118,22 +120,22 @@ class Imitation:
         chosen = rng.integers(len(self.entries), size=recipe.batch_size)
         names = Captioner(recipe.first_language, name=1.0, keyword=0.0)
         texts = [names(self.entries[i], rng) for i in chosen]
-        ids, mask = self.tokens(texts[self.rows])
-        wanted = self.embeds[torch.from_numpy(chosen).to(ids.device)]
+        ids, mask = self.tokenize(texts[self.rows])
+        targets = self.teacher_embeds[torch.from_numpy(chosen).to(ids.device)]
 
         def embed(part: slice) -> tuple[Tensor, ...]:
             return (embed_by_length(model, ids[part], mask[part]),)
 
-        return embed, lambda student: objective.regression_loss(student, wanted)
+        return embed, lambda student: objective.distillation_loss(student, targets)
 
 
 def embed_by_length(model: Clip, ids: Tensor, mask: Tensor) -> Tensor:
-    """Unit vectors (n, p) of ids (n, t), their padding cut off group by group. mask (n, t): 1 where text is."""
+    """Unit vectors (n, p) of ids (n, t), in groups of similar length without their padding. mask (n, t): 1 for text."""
     lengths = mask.sum(dim=1)
     order = lengths.argsort()
-    bidirectional = isinstance(model.text_model, RobertaTextTower)  # else no token sees the padding after it
+    masked = not model.config.family.causal  # a causal tower never looks at padding on the right
     found = []
-    for rows in order.chunk(GROUPS):
-        shown = ids[rows, : int(lengths[rows[-1]])]
-        found.append(model.embed_texts(shown, mask[rows, : shown.shape[1]] if bidirectional else None))
+    for rows in order.chunk(LENGTH_GROUPS):
+        kept = ids[rows, : int(lengths[rows[-1]])]
+        found.append(model.embed_texts(kept, mask[rows, : kept.shape[1]] if masked else None))
     return torch.cat(found)[order.argsort()]
