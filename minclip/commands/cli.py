@@ -25,6 +25,7 @@ COMMANDS = {
     "zero-shot": "Rank labels for pictures.",
     "index": "Make an index of folders of pictures, or bring it up to date.",
     "search": "Find pictures of an index by a text, a picture, or a sum of both.",
+    "evaluate": "Measure how good labels or captions are on pictures whose answers are known.",
     "embed": "Embed pictures or texts into an .npz file.",
     "info": "Describe a checkpoint: config, parameters, memory, files.",
     "diff": "Find the first step at which a backend leaves the NumPy reference.",

@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.html and not options.html.absolute().parent.is_dir():
+        raise ValueError(f"{options.html.parent} is not a folder, so {options.html.name} cannot be written there")
     index = Index.open(options.index)
     asked = terms(options.query)
     options.model = options.model or index.store.facts["model"]

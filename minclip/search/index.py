@@ -73,12 +73,12 @@ class Index:
         `["2:golden retriever", "+", "pool.jpg", "-", "fruit"]` (see `minclip.search.query`). model: None loads the one
         that the index was made with. Raises SearchError for another model, ImageError for an unreadable picture.
         """
-        if not isinstance(top_k, int) or top_k < 1:
-            raise ValueError(f"top_k must be a whole number of at least 1, not {top_k!r}")
         return self.nearest(query_vector(query, self.model(model)), top_k)
 
     def nearest(self, vector: np.ndarray, top_k: int = 10) -> list[Match]:
         """The same for a unit vector (width,)."""
+        if not isinstance(top_k, int) or top_k < 1:
+            raise ValueError(f"top_k must be a whole number of at least 1, not {top_k!r}")
         scores = self.store.vectors() @ vector  # (rows,)
         wanted = top_k
         while True:
