@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from minclip.commands import common
+from minclip.errors import SearchError
+from minclip.search import approximate
 from minclip.search.build import build
 from minclip.search.store import Store
 
@@ -36,4 +38,10 @@ def run(options: argparse.Namespace) -> int:
         common.complain(f"{len(changes.unreadable)} files or folders could not be read")
     if not Store.begun(options.output):
         raise ValueError(f"none of the pictures could be read, so {options.output} was not made")
+    if approximate.is_due(store := Store(options.output)):
+        try:
+            facts = approximate.build(store)
+            print(f"approximate search: recall {facts.recall:.3f}, {facts.speedup:.0f} times as fast", file=sys.stderr)
+        except SearchError as error:
+            common.complain(str(error))
     return 1 if changes.unreadable else 0

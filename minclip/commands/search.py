@@ -9,6 +9,7 @@ from pathlib import Path
 
 from minclip.commands import common
 from minclip.files import replacing
+from minclip.search.approximate import AT
 from minclip.search.index import Index
 from minclip.search.query import query_vector, terms
 
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--html", type=Path, metavar="OUT.html", help="write a contact sheet, to be opened in a browser"
     )
+    parser.add_argument("--exact", action="store_true", help="compare with every vector of a large index, too")
     common.model_options(parser)
 
 
@@ -39,7 +41,13 @@ def run(options: argparse.Namespace) -> int:
     asked = terms(options.query)
     options.model = options.model or index.store.facts["model"]
     model = index.model(common.load_model(options))
-    found = index.nearest(query_vector(options.query, model), options.top_k)
+    found = index.nearest(query_vector(options.query, model), options.top_k, exact=options.exact)
+    if index.approximate and not options.exact:
+        facts = index.approximate.facts
+        print(
+            f"approximate: recall {facts.recall:.3f} at {AT}, {facts.speedup:.0f} times as fast as --exact",
+            file=sys.stderr,
+        )
     if options.html:
         from minclip.search.sheet import contact_sheet
 

@@ -21,6 +21,7 @@ from minclip.fingerprint import fingerprint
 from minclip.images.endings import picture_endings
 from minclip.model import Model, load
 from minclip.pipeline import Progress, ahead, default_workers
+from minclip.search.approximate import Approximate
 from minclip.search.store import Picture, Store, one_writer
 
 STEP_SECONDS = 2.0  # of work that a step is made to last: what is lost, at most, when the process is killed
@@ -195,7 +196,9 @@ def _update(
     missing = Counter(store.hashes_of(gone))
     todo = [File(path, *state) for path, state in there.files.items() if known.get(path) != state]
     changes.unchanged = len(there.files) - len(todo)
-    embed = partial(_embed, store, model, store.free_rows(), batch_size)
+    approximate = Approximate.open(store.folder)  # whose cells hold the vectors that rows had when it was made
+    free = store.free_rows(0 if approximate is None else approximate.rows)
+    embed = partial(_embed, store, model, free, batch_size)
     settled = time.time_ns() - SETTLED
     bar, size = Progress("pictures", len(todo), show=progress), batch_size
     with closing(ahead(hashed, todo, workers=default_workers(), depth=4 * batch_size)) as files:

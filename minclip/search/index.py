@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from minclip.model import Model, load
 from minclip.search import build
+from minclip.search.approximate import Approximate, best
 from minclip.search.query import Query, query_vector
 from minclip.search.store import Store
 
@@ -66,28 +68,61 @@ class Index:
         """The absolute paths of all pictures, sorted."""
         return [os.fsdecode(picture.path) for picture in self.store.pictures()]
 
-    def search(self, query: Query, top_k: int = 10, model: str | Path | Model | None = None) -> list[Match]:
+    def search(
+        self, query: Query, top_k: int = 10, model: str | Path | Model | None = None, *, exact: bool = False
+    ) -> list[Match]:
         """The `top_k` pictures whose cosine with the query is largest, best first; copies of one picture are all there.
 
         query: a text in any language of the model, a picture, or a list of these with signs between them and weights,
         `["2:golden retriever", "+", "pool.jpg", "-", "fruit"]` (see `minclip.search.query`). model: None loads the one
-        that the index was made with. Raises SearchError for another model, ImageError for an unreadable picture.
+        that the index was made with. exact: compare with every vector, even where a large index has a faster way.
+        Raises SearchError for another model, ImageError for an unreadable picture.
         """
-        return self.nearest(query_vector(query, self.model(model)), top_k)
+        return self.nearest(query_vector(query, self.model(model)), top_k, exact=exact)
 
-    def nearest(self, vector: np.ndarray, top_k: int = 10) -> list[Match]:
+    def nearest(self, vector: np.ndarray, top_k: int = 10, *, exact: bool = False) -> list[Match]:
         """The same for a unit vector (width,)."""
         if not isinstance(top_k, int) or top_k < 1:
             raise ValueError(f"top_k must be a whole number of at least 1, not {top_k!r}")
-        scores = self.store.vectors() @ vector  # (rows,)
-        wanted = top_k
+        nearest, wanted = self._ranking(vector, exact), top_k
         while True:
-            rows = best(scores, wanted)
+            rows, scores = nearest(wanted)
             paths = self.store.paths_of(rows)
-            found = [Match(os.fsdecode(path), float(scores[row])) for row in rows for path in paths.get(row, ())]
-            if len(found) >= top_k or wanted >= len(scores):
+            pairs = zip(rows, scores, strict=True)
+            found = [Match(os.fsdecode(path), score) for row, score in pairs for path in paths.get(row, ())]
+            if len(found) >= top_k or wanted >= len(self.store.vectors()):
                 return found[:top_k]
             wanted *= 4  # some of the rows are of pictures that are gone
+
+    def _ranking(self, vector: np.ndarray, exact: bool) -> Callable[[int], tuple[list[int], list[float]]]:
+        """What gives the rows of the so many best vectors, best first, and their scores."""
+        vectors, approximate = self.store.vectors(), None if exact else self.approximate
+        if approximate is None or len(vectors) < approximate.rows:
+            everything = vectors @ vector  # (rows,)
+
+            def among_all(count: int) -> tuple[list[int], list[float]]:
+                rows = best(everything, count)
+                return rows, everything[rows].tolist()
+
+            return among_all
+        newer = vectors[approximate.rows :] @ vector
+
+        def among_near(count: int) -> tuple[list[int], list[float]]:
+            if count >= len(vectors):
+                return self._ranking(vector, True)(count)
+            rows = np.union1d(
+                approximate.candidates(vector, count), approximate.rows + np.array(best(newer, count), int)
+            )
+            scores = vectors[rows] @ vector
+            order = best(scores, count)
+            return rows[order].tolist(), scores[order].tolist()
+
+        return among_near
+
+    @cached_property
+    def approximate(self) -> Approximate | None:
+        """What `search` looks into where the index is large (see `minclip.search.approximate`); None: at everything."""
+        return Approximate.open(self.store.folder)
 
     def model(self, given: str | Path | Model | None = None) -> Model:
         """The model that the index was made with, loaded once; or the one given, if it is the same."""
@@ -99,9 +134,3 @@ class Index:
             build.check_model(self.store, given)
             self._model = given
         return given
-
-
-def best(scores: np.ndarray, count: int) -> list[int]:
-    """Where the `count` largest of scores (n,) are, largest first, of equal ones the first."""
-    rows = np.arange(len(scores)) if count >= len(scores) else np.argpartition(-scores, count)[:count]
-    return [int(row) for row in sorted(rows, key=lambda row: (-scores[row], row))]

@@ -155,12 +155,12 @@ class Store:
             self._mapped = np.asarray(mapped)
         return self._mapped
 
-    def free_rows(self) -> Iterator[int]:
-        """The rows that no picture points at, then those beyond the last one, without end."""
+    def free_rows(self, start: int = 0) -> Iterator[int]:
+        """The rows from `start` that no picture points at, then those beyond the last one, without end."""
         with readable(self.folder):
             used = {row for (row,) in self.database.execute("SELECT DISTINCT row FROM pictures")}
-        height = self.height()
-        yield from (row for row in range(height) if row not in used)
+        height = max(start, self.height())
+        yield from (row for row in range(start, height) if row not in used)
         while True:
             yield height
             height += 1

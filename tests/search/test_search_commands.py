@@ -87,7 +87,7 @@ def test_the_contact_sheet_needs_no_other_file(
     assert {Path(os.fsdecode(link)).name for link in links if link.startswith("file")} >= {"%3Cb%3E%26%22%27%FF.png"}
     assert "&lt;i&gt;circle" in text
     assert "<i>circle" not in text
-    assert "<b>&\"" not in text
+    assert '<b>&"' not in text
     assert not re.search(r"https?://|@import|url\(", text)
 
 
