@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ INSTALL = "pip install minclip[faiss]"
 
 @dataclass
 class Facts:
-    """recall: the share of the exact 10 best that was found; speedup: how many times as fast as the exact answer."""
+    """rows: how many vectors it holds, the first ones; recall: the share of the exact 10 best that was found; speedup: how many times as fast as the exact answer."""
 
+    rows: int
     probes: int
     recall: float
     speedup: float
@@ -42,11 +44,6 @@ class Approximate:
 
     def __init__(self, folder: Path, cells: Any, facts: Facts) -> None:
         self.folder, self.cells, self.facts = folder, cells, facts
-
-    @property
-    def rows(self) -> int:
-        """How many of the index's vectors it holds: the first ones."""
-        return int(self.cells.ntotal)
 
     @classmethod
     def open(cls, folder: Path) -> Approximate | None:
@@ -67,14 +64,20 @@ class Approximate:
 
     def candidates(self, vector: np.ndarray, count: int) -> np.ndarray:
         """Rows (n,) among which the `count` nearest probably are, n about 4 times as many."""
-        rows = self.cells.search(vector[None], min(SPARE * count, self.rows))[1][0]
+        rows = self.cells.search(vector[None], min(SPARE * count, self.facts.rows))[1][0]
         return rows[rows >= 0]
+
+
+def free_rows(store: Store) -> Iterator[int]:
+    """Rows for new vectors: none of those in the inverted file, whose cells are of the vectors that they hold now."""
+    path = store.folder / FACTS
+    return store.free_rows(Facts(**read_json(path, SearchError)).rows if path.is_file() else 0)
 
 
 def is_due(store: Store) -> bool:
     """Whether the index is large, and has no inverted file or one that lacks too much."""
     found = Approximate.open(store.folder) if store.height() >= FROM else None
-    return store.height() >= FROM and (found is None or store.height() > (1 + GROWTH) * found.rows)
+    return store.height() >= FROM and (found is None or store.height() > (1 + GROWTH) * found.facts.rows)
 
 
 def build(store: Store) -> Facts:
@@ -97,7 +100,7 @@ def build(store: Store) -> Facts:
         cells.add(vectors[start : start + 65536])
     cells.parallel_mode = 1
     queries = vectors[np.sort(random.choice(rows, min(rows, QUERIES), replace=False))]
-    facts = measure(Approximate(store.folder, cells, Facts(1, 0, 0)), vectors, queries)
+    facts = measure(Approximate(store.folder, cells, Facts(rows, 1, 0, 0)), vectors, queries)
     with one_writer(store.folder), writable(store.folder), replacing_together() as begin:
         faiss.write_index(cells, faiss.PyCallbackIOWriter(begin(store.folder / FILE).write))
         begin(store.folder / FACTS).write(json.dumps(asdict(facts)).encode())
@@ -120,7 +123,7 @@ def measure(approximate: Approximate, vectors: np.ndarray, queries: np.ndarray) 
         approximate_time = (time.perf_counter() - start) / len(exact)
         found = float(np.mean([len(a & b) / len(b) for a, b in zip(answers, exact, strict=True)]))
         probes *= 2
-    return Facts(probes // 2, found, exact_time / approximate_time)
+    return Facts(len(vectors), probes // 2, found, exact_time / approximate_time)
 
 
 def best(scores: np.ndarray, count: int) -> list[int]:

@@ -21,7 +21,7 @@ from minclip.fingerprint import fingerprint
 from minclip.images.endings import picture_endings
 from minclip.model import Model, load
 from minclip.pipeline import Progress, ahead, default_workers
-from minclip.search.approximate import Approximate
+from minclip.search.approximate import free_rows
 from minclip.search.store import Picture, Store, one_writer
 
 STEP_SECONDS = 2.0  # of work that a step is made to last: what is lost, at most, when the process is killed
@@ -121,12 +121,14 @@ def below(path: bytes, folders: Sequence[bytes]) -> bool:
     return any(path.startswith(os.path.join(folder, b"")) for folder in folders)
 
 
-def scan(folders: Sequence[bytes], unreadable: Callable[[bytes, str], None]) -> There:
-    """The picture files below absolute folders. Links to folders are not followed: they may lead in circles.
+def scan(folders: Sequence[bytes], unreadable: Callable[[bytes, str], None], also: tuple[bytes, ...] = ()) -> There:
+    """The picture files below absolute folders, and those that end in `also`.
+
+    Links to folders are not followed: they may lead in circles.
 
     Raises SearchError where a folder of these is missing or holds no picture: a disk that is not mounted, perhaps.
     """
-    endings = tuple(ending.encode() for ending in picture_endings())
+    endings = *(ending.encode() for ending in picture_endings()), *also
     there = There(list(folders))
 
     def skip(path: bytes, error: OSError) -> None:
@@ -196,9 +198,7 @@ def _update(
     missing = Counter(store.hashes_of(gone))
     todo = [File(path, *state) for path, state in there.files.items() if known.get(path) != state]
     changes.unchanged = len(there.files) - len(todo)
-    approximate = Approximate.open(store.folder)  # whose cells hold the vectors that rows had when it was made
-    free = store.free_rows(0 if approximate is None else approximate.rows)
-    embed = partial(_embed, store, model, free, batch_size)
+    embed = partial(_embed, store, model, free_rows(store), batch_size)
     settled = time.time_ns() - SETTLED
     bar, size = Progress("pictures", len(todo), show=progress), batch_size
     with closing(ahead(hashed, todo, workers=default_workers(), depth=4 * batch_size)) as files:

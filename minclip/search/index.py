@@ -97,7 +97,7 @@ class Index:
     def _ranking(self, vector: np.ndarray, exact: bool) -> Callable[[int], tuple[list[int], list[float]]]:
         """What gives the rows of the so many best vectors, best first, and their scores."""
         vectors, approximate = self.store.vectors(), None if exact else self.approximate
-        if approximate is None or len(vectors) < approximate.rows:
+        if approximate is None or len(vectors) < approximate.facts.rows:
             everything = vectors @ vector  # (rows,)
 
             def among_all(count: int) -> tuple[list[int], list[float]]:
@@ -105,13 +105,13 @@ class Index:
                 return rows, everything[rows].tolist()
 
             return among_all
-        newer = vectors[approximate.rows :] @ vector
+        newer = vectors[approximate.facts.rows :] @ vector
 
         def among_near(count: int) -> tuple[list[int], list[float]]:
             if count >= len(vectors):
                 return self._ranking(vector, True)(count)
             rows = np.union1d(
-                approximate.candidates(vector, count), approximate.rows + np.array(best(newer, count), int)
+                approximate.candidates(vector, count), approximate.facts.rows + np.array(best(newer, count), int)
             )
             scores = vectors[rows] @ vector
             order = best(scores, count)
