@@ -6,13 +6,13 @@ the table of what differs; a new family is a new row.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from minclip.errors import ConfigError
+from minclip.files import read_json
 
 ACTIVATIONS = ("gelu", "gelu_new", "quick_gelu", "relu", "selu", "silu")
 POSITION_TYPES = ("absolute", "relative_key", "relative_key_query")
@@ -204,13 +204,9 @@ class Config:
 def read_config(folder: str | Path) -> Config:
     """Read `folder/config.json`. Raises ConfigError, one line, where it is absent or does not hold together."""
     path = Path(folder) / "config.json"
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist; a checkpoint folder holds config.json beside its weights") from None
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: broken JSON, or bytes that are not UTF-8
-        raise ConfigError(f"{path} cannot be read as JSON: {error}") from None
-    return Config.from_dict(given, str(path))
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; a checkpoint folder holds config.json beside its weights")
+    return Config.from_dict(read_json(path, ConfigError), str(path))
 
 
 def _whole(given: dict[str, Any], source: str) -> Config:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from minclip import checkpoints
 from minclip.backend import Towers, get_backend
-from minclip.checkpoints import checkpoint
+from minclip.checkpoints import sources
 from minclip.config import Config, TextConfig
 from minclip.contrastive import contrastive_loss, logits_per_image, probabilities, unit
 from minclip.errors import BackendError, CheckpointError, ConfigError, ImageError
@@ -213,7 +214,7 @@ class Model:
 
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint folder that minclip and Transformers open: config, weights as stored, processor files."""
-        checkpoint.save(folder, self.config, self.weights)
+        checkpoints.save(folder, self.config, self.weights)
         self.processor.save(folder)
 
     # --- inside ----------------------------------------------------------------------------------------------------
@@ -339,13 +340,14 @@ def load(
     stderr, by way of the logger "minclip": `logging.getLogger("minclip").setLevel("ERROR")` silences it.
     """
     factory = get_backend(backend)
-    folder = checkpoint.locate(source)
-    config, weights = checkpoint.read(folder)
+    path = checkpoints.locate(source)
+    config, weights = checkpoints.read(path)
+    folder = path if path.is_dir() else path.parent
     processor = Processor.from_folder(folder, config)
     towers = factory.build(config, weights, device=device, dtype=dtype, **options)
-    if folder.parent == checkpoint.BUNDLED:
+    if folder.parent == sources.BUNDLED:
         announce_bundled(folder.name)
-    return Model(config, weights, processor, towers, str(source or checkpoint.DEFAULT))
+    return Model(config, weights, processor, towers, str(source or sources.DEFAULT))
 
 
 @lru_cache(maxsize=1)
@@ -356,7 +358,7 @@ def _load_once(source: str | Path | None, state: object, backend: str, device: s
 
 def _state(source: str | Path | None) -> object:
     """Which folder a source names now, and when its files were written; None for what is no folder."""
-    folder = checkpoint.BUNDLED / checkpoint.DEFAULT if source is None else source
+    folder = sources.BUNDLED / sources.DEFAULT if source is None else source
     if not os.path.isdir(folder):
         return None
     return os.path.realpath(folder), tuple(sorted((file.name, file.stat().st_mtime_ns) for file in os.scandir(folder)))

@@ -6,9 +6,15 @@ NumPy has no bfloat16, so such a tensor is kept as it lies in the file, in an ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from minclip.errors import CheckpointError
+from minclip.files import open_regular
 
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 
@@ -25,19 +31,60 @@ def widen(array: np.ndarray, dtype: np.typing.DTypeLike = np.float32) -> np.ndar
     return array.astype(dtype, copy=False)
 
 
+def check_finite(weights: Weights) -> list[str]:
+    """The names of the tensors that hold a NaN or an infinity, in order. Reads all of them."""
+
+    def finite(array: np.ndarray) -> np.ndarray:
+        if array.dtype == BFLOAT16:  # all bits of the exponent set
+            return array["bfloat16"] & 0x7F80 != 0x7F80
+        return np.isfinite(array)
+
+    return [name for name in weights if not finite(weights.stored(name)).all()]
+
+
+class OpenFile:
+    """A file that arrays are views of, kept open so that a change to it is noticed.
+
+    Reading beyond the end of a mapped file kills the process (SIGBUS), and what is written into it shows in the arrays.
+    A file put in its place by renaming, as minclip writes, does neither.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open_regular(path)
+        self._state = self._now()
+
+    def _now(self) -> tuple[int, int]:
+        status = os.fstat(self._file.fileno())
+        return status.st_size, status.st_mtime_ns
+
+    def check_unchanged(self) -> None:
+        """Raise CheckpointError where the file was written to since it was opened."""
+        if self._now() != self._state:
+            raise CheckpointError(
+                f"{self.path} was changed while its weights were in use; load the model again, and put new files in "
+                "the place of old ones instead of writing into them, or load with mmap=False"
+            )
+
+
 class Weights(Mapping[str, np.ndarray]):
     """Names to arrays of one floating type, over tensors stored in any.
 
     `weights[name]` widens a tensor stored in another type each time it is asked for, which keeps a half-precision
     checkpoint at half the memory; `widened()` does so once, for speed. Float32 tensors asked for as float32 are
-    handed out as they are: views of the memory-mapped file.
+    handed out as they are: views of the memory-mapped file. files: those that the tensors are views of.
     """
 
     def __init__(
-        self, stored: Mapping[str, np.ndarray], dtype: np.typing.DTypeLike = np.float32, prefix: str = ""
+        self,
+        stored: Mapping[str, np.ndarray],
+        dtype: np.typing.DTypeLike = np.float32,
+        prefix: str = "",
+        files: Sequence[OpenFile] = (),
     ) -> None:
         self._stored = stored
         self._prefix = prefix
+        self.files = tuple(files)
         self.dtype = np.dtype(dtype)
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -52,6 +99,15 @@ class Weights(Mapping[str, np.ndarray]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: the tensors are copied, and no file is behind them."""
+        return {**vars(self), "files": ()}
+
+    def check_unchanged(self) -> None:
+        """Raise CheckpointError, naming the file, where one that the tensors are views of was written to."""
+        for file in self.files:
+            file.check_unchanged()
+
     def stored(self, name: str) -> np.ndarray:
         """A tensor in the type it is stored in (float16, float32, float64 or `BFLOAT16`)."""
         return self._stored[self._prefix + name]
@@ -62,12 +118,12 @@ class Weights(Mapping[str, np.ndarray]):
 
     def at(self, prefix: str) -> Weights:
         """The weights whose names begin with `prefix.`, under the rest of their names."""
-        return Weights(self._stored, self.dtype, f"{self._prefix}{prefix}.")
+        return Weights(self._stored, self.dtype, f"{self._prefix}{prefix}.", self.files)
 
     def astype(self, dtype: np.typing.DTypeLike) -> Weights:
         """The same tensors, handed out as `dtype`."""
-        return Weights(self._stored, dtype, self._prefix)
+        return Weights(self._stored, dtype, self._prefix, self.files)
 
     def widened(self) -> Weights:
         """The same tensors converted once and for all; those already of `dtype` stay where they lie."""
-        return Weights({name: self[name] for name in self}, self.dtype)
+        return Weights({name: self[name] for name in self}, self.dtype, files=self.files)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from minclip.checkpoints import checkpoint
+from minclip.checkpoints import sources
 
 slow_draws = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile(
@@ -28,8 +28,8 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def box(miniature: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of bundled models in which the miniature stands for the default one."""
     folder = tmp_path_factory.mktemp("bundled")
-    (folder / checkpoint.DEFAULT).symlink_to(miniature)
-    monkeypatch.setattr(checkpoint, "BUNDLED", folder)
+    (folder / sources.DEFAULT).symlink_to(miniature)
+    monkeypatch.setattr(sources, "BUNDLED", folder)
     return folder
 
 

@@ -92,6 +92,15 @@ def edit_config(folder: Path, **fields: Any) -> None:
     path.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
 
 
+def save_torch_shards(folder: Path, model: Any) -> None:
+    """The model's tensors in two files as Transformers wrote them before safetensors."""
+    state = model.state_dict()
+    shards = {name: f"pytorch_model-0000{1 + (i > len(state) // 2)}-of-00002.bin" for i, name in enumerate(state)}
+    for shard in set(shards.values()):
+        torch.save({name: tensor for name, tensor in state.items() if shards[name] == shard}, folder / shard)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": shards}))
+
+
 # --- OpenAI and open_clip ------------------------------------------------------------------------------------------
 
 OPENAI_LAYER = {

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from minclip import checkpoints
 from minclip.backend import NumpyTowers
-from minclip.checkpoints import checkpoint
 from minclip.config import Config
 from minclip.images.image import ImageProcessor
+from minclip.shapes import expected_shapes
 from minclip.tokenizers.bpe import BPETokenizer
 from minclip.weights import Weights
 
@@ -73,7 +74,7 @@ def make(folder: str | Path, *, drawings: int = 4000, seed: int = 0) -> Path:
     features = towers.vision(processor.normalize(pixels)).pooler_output  # (drawings, d)
     tensors["visual_projection.weight"] = _ridge(features, directions[which]).astype(np.float32)
 
-    checkpoint.save(folder, config, Weights(tensors))
+    checkpoints.save(folder, config, Weights(tensors))
     tokenizer.save(folder)
     processor.save(folder)
     return folder
@@ -104,7 +105,7 @@ def _config(tokenizer: BPETokenizer) -> Config:
 def _random_tensors(config: Config, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Norms that do nothing, matrices that keep the length of what they multiply, the rest small."""
     tensors = {}
-    for name, shape in checkpoint.expected_shapes(config).items():
+    for name, shape in expected_shapes(config).items():
         if len(shape) > 1:
             fan_in = 1 if "embedding.weight" in name and "patch" not in name else int(np.prod(shape[1:]))
             value = rng.normal(scale=fan_in**-0.5, size=shape)

@@ -16,8 +16,8 @@ import transformers
 from PIL import Image
 
 import minclip
-from minclip import notice
-from minclip.checkpoints import checkpoint
+from minclip import checkpoints, notice
+from minclip.checkpoints import sources
 from minclip.commands import demo
 from minclip.tokenizers import Tokenizer
 from minclip.tokenizers.bpe import BPETokenizer
@@ -49,7 +49,9 @@ HOSTILE = [
 def said(program: str, box: Path) -> list[str]:
     """The lines on stderr of a process of its own, whose models in the box are those of `box`."""
     start = (
-        f"import pathlib\nfrom minclip.checkpoints import checkpoint\ncheckpoint.BUNDLED = pathlib.Path({str(box)!r})\n"
+        "import pathlib, minclip\n"
+        "from minclip.checkpoints import sources\n"
+        f"sources.BUNDLED = pathlib.Path({str(box)!r})\n"
     )
     done = subprocess.run([sys.executable, "-c", start + program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -58,8 +60,8 @@ def said(program: str, box: Path) -> list[str]:
 
 def test_a_process_that_loads_bundled_models_says_so_in_one_line(box: Path) -> None:
     call = f"minclip.zero_shot({str(PICTURES[0])!r}, ['a', 'b'])\n"
-    (line,) = said(f"{call}{call}minclip.load()\nminclip.load({checkpoint.DEFAULT!r})", box)
-    assert line.startswith(f"minclip: using the bundled {checkpoint.DEFAULT}, which knows drawn pictures")
+    (line,) = said(f"{call}{call}minclip.load()\nminclip.load({sources.DEFAULT!r})", box)
+    assert line.startswith(f"minclip: using the bundled {sources.DEFAULT}, which knows drawn pictures")
     assert line.endswith(f'not photographs; for those pass model="{notice.ANOTHER}"')
 
 
@@ -93,9 +95,9 @@ def test_other_models_and_failed_loads_say_nothing(
 # --- what is in the box ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=sorted(checkpoint.LANGUAGES))
+@pytest.fixture(scope="module", params=sorted(sources.LANGUAGES))
 def folder(request: pytest.FixtureRequest) -> Path:
-    return checkpoint.BUNDLED / request.param
+    return sources.BUNDLED / request.param
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +155,8 @@ def test_weights_are_float16_and_the_folder_is_small(model: minclip.Model, folde
 
 
 def test_the_box_holds_three_and_is_small() -> None:
-    assert checkpoint.bundled_names() == sorted(checkpoint.LANGUAGES)
-    assert size(checkpoint.BUNDLED) <= 20 * MEGABYTE
+    assert checkpoints.bundled_names() == sorted(sources.LANGUAGES)
+    assert size(sources.BUNDLED) <= 20 * MEGABYTE
 
 
 def size(folder: Path) -> int:

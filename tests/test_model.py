@@ -15,8 +15,9 @@ from miniature import captions, draw
 from PIL import Image
 
 import minclip
+from minclip import checkpoints
 from minclip.backend import NumpyTowers
-from minclip.checkpoints import checkpoint
+from minclip.checkpoints import sources
 from minclip.contrastive import unit
 
 transformers.logging.disable_progress_bar()
@@ -426,7 +427,7 @@ def test_lists_are_taken_for_arrays(model: minclip.Model) -> None:
 def test_no_model_named_is_the_default_in_the_box(
     miniature: Path, box: Path, model: minclip.Model, pictures: list[Image.Image]
 ) -> None:
-    assert minclip.load().source == minclip.load(checkpoint.DEFAULT).source == checkpoint.DEFAULT
+    assert minclip.load().source == minclip.load(sources.DEFAULT).source == sources.DEFAULT
     expected = model.zero_shot(pictures[0], LABELS)
     assert minclip.load().zero_shot(pictures[0], LABELS) == expected
     assert minclip.zero_shot(pictures[0], LABELS) == expected
@@ -435,17 +436,17 @@ def test_no_model_named_is_the_default_in_the_box(
 def test_a_folder_by_the_defaults_name_does_not_stand_in_for_it(
     box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / checkpoint.DEFAULT).mkdir()
+    (tmp_path / sources.DEFAULT).mkdir()
     monkeypatch.chdir(tmp_path)
-    assert checkpoint.locate() == box / checkpoint.DEFAULT
+    assert checkpoints.locate() == box / sources.DEFAULT
 
 
 @pytest.mark.parametrize("call", [minclip.load, lambda: minclip.zero_shot(GREY, LABELS)])
 def test_a_box_without_its_model_is_named_in_one_line(
     call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "BUNDLED", tmp_path / "gone")
-    with pytest.raises(minclip.CheckpointError, match=f"{tmp_path / 'gone'} lacks {checkpoint.DEFAULT}") as caught:
+    monkeypatch.setattr(sources, "BUNDLED", tmp_path / "gone")
+    with pytest.raises(minclip.CheckpointError, match=f"{tmp_path / 'gone'} lacks {sources.DEFAULT}") as caught:
         call()
     assert "install minclip again" in str(caught.value)
     assert "\n" not in str(caught.value)

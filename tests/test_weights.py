@@ -1,5 +1,7 @@
 """Weights: exact widening, no copy that is not needed, no row read that is not asked for."""
 
+import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from minclip.weights import BFLOAT16, Weights, widen
+from minclip.errors import CheckpointError
+from minclip.weights import BFLOAT16, OpenFile, Weights, check_finite, widen
 
 ALL_BITS = np.arange(2**16, dtype=np.uint16)
 
@@ -138,3 +141,35 @@ def test_astype_and_at_keep_each_other() -> None:
     assert weights.at("tower").astype(np.float64)["a"].dtype == np.float64
     assert weights["tower.a"].dtype == np.float32
     assert sorted(weights.at("tower").widened()) == ["a"]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, BFLOAT16])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_tensor_with_a_number_that_is_none_is_found(dtype: Any, value: float) -> None:
+    rows = np.linspace(-3, 3, 12, dtype=np.float32).reshape(3, 4)
+    bad = rows.copy()
+    bad[1, 2] = value
+    tensors = {"good": rows, "bad": bad, "scalar": np.array(value, np.float32), "empty": rows[:0]}
+    if dtype == BFLOAT16:
+        weights = Weights({name: as_bfloat16(x.view(np.uint32) >> 16) for name, x in tensors.items()})
+    else:
+        weights = Weights({name: x.astype(dtype) for name, x in tensors.items()})
+    assert check_finite(weights) == ["bad", "scalar"]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, BFLOAT16])
+def test_the_largest_numbers_of_a_type_are_finite(dtype: Any) -> None:
+    largest = as_bfloat16(np.array([0x7F7F, 0xFF7F])) if dtype == BFLOAT16 else np.array([1, -1]) * np.finfo(dtype).max
+    assert check_finite(Weights({"a": largest})) == []
+
+
+def test_weights_go_to_another_process_without_their_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    weights = Weights({"a": np.arange(3, dtype=np.float32)}, np.float64, files=[OpenFile(tmp_path / "file")])
+    back = pickle.loads(pickle.dumps(weights))
+    np.testing.assert_array_equal(back["a"], weights["a"])
+    assert back.dtype == np.float64
+    (tmp_path / "file").write_bytes(b"changed")
+    back.check_unchanged()
+    with pytest.raises(CheckpointError, match="was changed"):
+        weights.check_unchanged()

@@ -18,8 +18,8 @@ from importlib import import_module
 from typing import NoReturn
 
 from minclip import __version__, notice
+from minclip.commands.printing import complain
 from minclip.errors import MinclipError
-from minclip.files import one_line
 
 COMMANDS = {
     "zero-shot": "Rank labels for pictures.",
@@ -33,8 +33,7 @@ COMMANDS = {
     "models": "List the bundled models: name, languages, size, folder.",
     "backends": "List the backends and their devices.",
 }
-INTERRUPTED = 130  # as a shell reports Ctrl-C
-TERMINATED = 143  # and SIGTERM
+BY_SIGNAL = 128  # and the signal's number, as a shell reports it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,11 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         drop_output()
         return 0
     except (MinclipError, ValueError, OSError, MemoryError) as error:
-        print(f"minclip: {reason(error)}", file=sys.stderr or io.StringIO())
+        complain(reason(error))
         drop_output()
         return 2
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return BY_SIGNAL + signal.SIGINT
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -122,7 +121,7 @@ def ended_by_signals() -> Iterator[None]:
     """Within, SIGTERM and SIGHUP end the command as an exception does, so that it leaves no half-written file."""
 
     def end(number: int, frame: object) -> NoReturn:
-        sys.exit(TERMINATED - signal.SIGTERM + number)
+        sys.exit(BY_SIGNAL + number)
 
     names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     with handled({number: end for number in names if signal.getsignal(number) is signal.SIG_DFL}):
@@ -151,7 +150,7 @@ def handled(handlers: dict[int, object]) -> Iterator[None]:
 
 
 def drop_output() -> None:
-    """Drop what stdout holds and cannot write, which Python would otherwise try again, and complain about, at its end."""
+    """Drop what stdout holds and cannot write; Python would try again at its end, and complain."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -160,7 +159,7 @@ def drop_output() -> None:
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, on one line; of an OSError `file: reason`, without its number."""
+    """What an error says; of an OSError `file: reason`, without its number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-    return one_line(error) or type(error).__name__
+    return " ".join(str(error).splitlines()) or type(error).__name__

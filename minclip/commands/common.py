@@ -1,9 +1,8 @@
-"""What commands share: options that name a model, where pictures and labels come from, what is left out, output."""
+"""What commands share: options that name a model, where pictures and labels come from, what is left out or written."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import stat
 import sys
@@ -16,17 +15,15 @@ import numpy as np
 from PIL import Image
 
 from minclip import notice
-from minclip.checkpoints import checkpoint
+from minclip.checkpoints import sources
+from minclip.commands.printing import complain
 from minclip.errors import CheckpointError, ImageError
 from minclip.files import replacing
 from minclip.model import Model, load
-from minclip.ranking import Ranking
 
-BAR = 30  # characters of a score's bar
-CLEAR_LINE = "\r\x1b[K"  # takes the progress bar away before a line is printed
 MODEL_HELP = (
     f"checkpoint folder, hub id such as {notice.ANOTHER}, or name of a bundled model (see minclip models; "
-    f"default: {checkpoint.DEFAULT}, which knows drawn pictures, not photographs)"
+    f"default: {sources.DEFAULT}, which knows drawn pictures, not photographs)"
 )
 PICTURES_HELP = "picture file, folder to search for pictures, http(s) URL, or - for a list of them on stdin"
 UNDECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow knows, but cannot decode by itself
@@ -232,22 +229,3 @@ def writing(output: Path) -> Iterator[BinaryIO]:
         raise
     except OSError as error:
         raise ValueError(f"{output} cannot be written: {error.strerror or error}") from None
-
-
-# --- printing ------------------------------------------------------------------------------------------------------
-
-
-def complain(line: str) -> None:
-    """A line on stderr, in the place of the progress bar where one may be there."""
-    print(f"{CLEAR_LINE if sys.stderr.isatty() else ''}minclip: {line}", file=sys.stderr)
-
-
-def print_json(content: object) -> None:
-    """One line of JSON, in letters of any script where stdout takes them."""
-    utf8 = (sys.stdout.encoding or "utf-8").lower() == "utf-8"
-    print(json.dumps(content, ensure_ascii=not utf8, allow_nan=False))
-
-
-def bars(ranking: Ranking) -> list[str]:
-    """A line per label. The label stands last: one written from right to left then moves nothing of the line."""
-    return [f"{score:6.1%} {'█' * round(BAR * score):<{BAR}} {label}" for label, score in ranking]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minclip import notice
-from minclip.commands import common
+from minclip.commands import common, printing
 from minclip.model import Model, load
 from minclip.ranking import Ranking
 
@@ -85,7 +85,7 @@ class Answer(NamedTuple):
 
     @property
     def title(self) -> str:
-        return f"{self.path.name} ({self.language})" if self.language else str(self.path)
+        return f"{self.path.name} ({self.language})" if self.language else printing.printable(str(self.path))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -143,7 +143,7 @@ def in_python(example: Example) -> str:
 
 def show(answer: Answer) -> None:
     """Title and bars; the picture on their left where the terminal says that it has all colours."""
-    lines = common.bars(answer.ranking)
+    lines = printing.bars(answer.ranking)
     if not (sys.stdout.isatty() and os.environ.get("COLORTERM") in ("truecolor", "24bit")):
         print(answer.title, *lines, sep="\n  ")
         return
@@ -161,7 +161,7 @@ def draw_sheet(model: Model, answers: Sequence[Answer], options: argparse.Namesp
     fonts = Fonts(options.font)
     drawn, in_english = [], []
     for answer in answers:
-        if not fonts.can_draw("".join(label for label, _ in answer.ranking)):
+        if not all(fonts.can_draw(label) for label, _ in answer.ranking):
             english = [example.english for example in EXAMPLES if PICTURES / example.picture == answer.path]
             if not english:
                 raise ValueError(f"no font for the labels of {answer.path}; name one that has their script with --font")
@@ -171,7 +171,7 @@ def draw_sheet(model: Model, answers: Sequence[Answer], options: argparse.Namesp
     with common.writing(Path(options.sheet)) as file:
         sheet(drawn, fonts).save(file, format="PNG", optimize=True)
     if in_english:
-        common.complain(
+        printing.complain(
             f"{len(in_english)} of {len(drawn)} are in English: name fonts of the other scripts with --font"
         )
     print(f"wrote {options.sheet}", file=sys.stderr)

@@ -6,13 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from minclip.checkpoints import checkpoint
-from minclip.commands import common
+from minclip import checkpoints
+from minclip.commands import common, printing
 from minclip.config import Config
 from minclip.errors import CheckpointError
-from minclip.weights import BFLOAT16, Weights
+from minclip.weights import BFLOAT16, Weights, check_finite
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,27 +20,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    folder = checkpoint.locate(options.model)
-    config, weights = checkpoint.read(folder)
+    path = checkpoints.locate(options.model)
+    config, weights = checkpoints.read(path)
     if options.check and (bad := check_finite(weights)):
         listed = ", ".join(bad[:3]) + (", ..." if len(bad) > 3 else "")
-        raise CheckpointError(f"{folder}: {len(bad)} tensors hold NaN or infinity: {listed}; download or save it again")
-    facts = describe(folder, config, weights)
+        raise CheckpointError(f"{path}: {len(bad)} tensors hold NaN or infinity: {listed}; download or save it again")
+    facts = describe(path, config, weights)
     if options.check:
         facts["finite"] = True
-    common.print_json(facts) if options.json else show(facts)
+    printing.print_json(facts) if options.json else show(facts)
     return 0
 
 
-def check_finite(weights: Weights) -> list[str]:
-    """The names of the tensors that hold a NaN or an infinity, in order. Reads all of them."""
-    return [name for name in weights if not np.isfinite(weights[name]).all()]
-
-
-def describe(folder: Path, config: Config, weights: Weights) -> dict[str, Any]:
+def describe(path: Path, config: Config, weights: Weights) -> dict[str, Any]:
     """What there is to say about a checkpoint, as JSON holds it."""
     stored = {name: weights.stored(name) for name in weights}
-    facts: dict[str, Any] = {"folder": str(folder), "family": config.model_type, "towers": list(config.towers)}
+    facts: dict[str, Any] = {"path": str(path), "family": config.model_type, "towers": list(config.towers)}
     for name, tower in (("text", config.text_config), ("vision", config.vision_config)):
         if tower is not None and name in config.towers:
             facts[name] = {
@@ -63,15 +56,16 @@ def describe(folder: Path, config: Config, weights: Weights) -> dict[str, Any]:
         facts["dimensions"] = config.projection_dim
     facts["parameters"] = sum(tensor.size for tensor in stored.values())
     facts["stored_as"] = sorted({"bfloat16" if x.dtype == BFLOAT16 else x.dtype.name for x in stored.values()})
-    small = {path for pattern in checkpoint.SMALL_FILES for path in folder.glob(pattern)}
-    files = [*checkpoint.weight_files(folder), *sorted(small)]
-    facts["files"] = {path.name: path.stat().st_size for path in files}
+    folder = path if path.is_dir() else path.parent
+    small = {file for pattern in checkpoints.SMALL_FILES for file in folder.glob(pattern)}
+    files = [*checkpoints.weight_files(path), *sorted(small)]
+    facts["files"] = {file.name: file.stat().st_size for file in files}
     return facts
 
 
 def show(facts: dict[str, Any]) -> None:
     """The facts as lines for a person."""
-    print(f"{facts['folder']}\n  family      {facts['family']}: {' and '.join(facts['towers'])} tower")
+    print(f"{facts['path']}\n  family      {facts['family']}: {' and '.join(facts['towers'])} tower")
     for name in ("text", "vision"):
         if tower := facts.get(name):
             layers = f"{tower['layers']} layer{'s' if tower['layers'] != 1 else ''}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from minclip.checkpoints import checkpoint
-from minclip.commands import common
+from minclip import checkpoints
+from minclip.checkpoints import sources
+from minclip.commands import printing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,15 +14,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    checkpoint.locate()  # raises where the bundled models are missing
-    for name in checkpoint.bundled_names():
-        folder = checkpoint.BUNDLED / name
-        languages = checkpoint.LANGUAGES.get(name, "")
+    checkpoints.locate()  # raises where the bundled models are missing
+    for name in checkpoints.bundled_names():
+        folder = sources.BUNDLED / name
+        languages = sources.LANGUAGES.get(name, "")
         size = sum(path.stat().st_size for path in folder.iterdir())
-        is_default = name == checkpoint.DEFAULT
+        is_default = name == sources.DEFAULT
         if options.json:
             described = {"name": name, "languages": languages, "bytes": size, "folder": str(folder)}
-            common.print_json({**described, "default": is_default})
+            printing.print_json({**described, "default": is_default})
         else:
             default = " (default)" if is_default else ""
             print(f"{name:<16} {languages:<13} {size / 2**20:5.1f} MiB  {folder}{default}")

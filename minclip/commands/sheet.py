@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -27,25 +27,26 @@ class Fonts:
 
     def __init__(self, files: Sequence[str], size: int = 13 * SCALE) -> None:
         try:
-            self._fonts = [ImageFont.truetype(file, size) for file in files]
+            fonts = [ImageFont.truetype(file, size) for file in files]
         except OSError as error:
             raise ValueError(f"--font {', '.join(files)}: {error}; name a TrueType or OpenType file") from None
-        self._fonts.append(ImageFont.load_default(size))  # type: ignore[arg-type]
+        self._fonts = [*fonts, cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))]
+        self._unshaped = [font.font_variant(layout_engine=ImageFont.Layout.BASIC) for font in self._fonts]
 
     def can_draw(self, text: str) -> bool:
-        """Whether each word of a text has a font."""
-        return all(any(has_glyphs(font, word) for font in self._fonts) for word in text.split())
+        """Whether there is a font that has the whole text."""
+        return any(has_glyphs(font, text) for font in self._unshaped)
 
     def of(self, text: str) -> ImageFont.FreeTypeFont:
         """The first font that has the whole text, else the last one."""
-        return next((font for font in self._fonts if has_glyphs(font, text)), self._fonts[-1])
+        pairs = zip(self._fonts, self._unshaped, strict=True)
+        return next((font for font, unshaped in pairs if has_glyphs(unshaped, text)), self._fonts[-1])
 
 
 def has_glyphs(font: ImageFont.FreeTypeFont, text: str) -> bool:
     """Whether a font draws each character as something other than the box that stands for an unknown one."""
-    plain = font.font_variant(layout_engine=ImageFont.Layout.BASIC)
-    unknown = bytes(plain.getmask("\U0010ffff"))
-    return all(bytes(plain.getmask(char)) != unknown for char in set(text) if not char.isspace())
+    unknown = bytes(font.getmask("\U0010ffff"))
+    return all(bytes(font.getmask(char)) != unknown for char in set(text) if not char.isspace())
 
 
 def sheet(answers: Sequence[Answer], fonts: Fonts) -> Image.Image:
@@ -69,8 +70,11 @@ def draw_card(canvas: Image.Image, x: int, y: int, answer: Answer, fonts: Fonts)
         corners = [round(value * SCALE) for value in (left, top, right, bottom)]
         pen.rounded_rectangle(corners, radius * SCALE, fill=colour)
 
-    def write(left: float, middle: float, text: str, colour: str, anchor: str) -> None:
-        pen.text((left * SCALE, middle * SCALE), text, fill=colour, font=fonts.of(text), anchor=anchor)
+    def write(left: float, middle: float, text: str, colour: str, anchor: str, room: int = WIDTH) -> None:
+        font = fonts.of(text)
+        while len(text) > 1 and font.getlength(text) > room * SCALE:
+            text = text[:-2] + "…"
+        pen.text((left * SCALE, middle * SCALE), text, fill=colour, font=font, anchor=anchor)
 
     box(x, y, x + WIDTH, y + PICTURE + 2 * GAP, TILE, 10)
     picture = open_image(answer.path).convert("RGBA")
@@ -87,7 +91,7 @@ def draw_card(canvas: Image.Image, x: int, y: int, answer: Answer, fonts: Fonts)
         box(x, top, x + WIDTH, bottom, TRACK, 4)
         if WIDTH * score >= 8:  # a narrower bar has no room for its round corners
             box(x, top, x + WIDTH * score, bottom, OTHERS if place else FIRST, 4)
-        write(x + 8, (top + bottom) / 2, label, INK, "lm")
+        write(x + 8, (top + bottom) / 2, label, INK, "lm", room=WIDTH - 56)
         write(x + WIDTH - 8, (top + bottom) / 2, f"{score:.0%}", GREY if place else INK, "rm")
 
 

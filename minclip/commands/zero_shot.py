@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from minclip.commands import common
+from minclip.commands import common, printing
 from minclip.errors import ImageError
 from minclip.ranking import Ranking
 
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
             error = pictures.errors.get(index)
             if options.json:
                 found = {"error": str(error)} if error else {"predictions": [p._asdict() for p in next(rankings)]}
-                common.print_json({"image": path, **found})
+                printing.print_json({"image": path, **found})
             elif error is None:
                 show(path, next(rankings))
         sys.stdout.flush()
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
 def show(path: str, ranking: Ranking) -> None:
     """Bars where a person is looking, `image<TAB>score<TAB>label` lines where a program is."""
     if sys.stdout.isatty():
-        print(path, *common.bars(ranking), sep="\n  ")
+        print(printing.printable(path), *printing.bars(ranking), sep="\n  ")
         return
     for label, score in ranking:
-        print(f"{path}\t{score:.6f}\t{label}")
+        print(f"{printing.printable(path)}\t{score:.6f}\t{label}")

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from minclip.checkpoints.names import expected_shapes
 from minclip.config import ACTIVATIONS, FAMILIES, POSITION_TYPES, Config, RobertaConfig, VisionConfig
 from minclip.images.image import ImageProcessor
+from minclip.shapes import expected_shapes
 from minclip.testing.divergence import random_ids
 from minclip.weights import BFLOAT16, Weights
 

@@ -15,6 +15,10 @@ from urllib.parse import unquote
 
 import folders
 import pytest
+import torch
+
+from minclip import checkpoints
+from minclip.checkpoints import sources
 
 pytest.importorskip("huggingface_hub")
 
@@ -122,13 +126,13 @@ Locate = Callable[..., Path]
 
 @pytest.fixture
 def locate(hub: Hub, tmp_path: Path) -> Locate:
-    """`checkpoint.locate` in a process of its own, the client reading its settings when it is imported.
+    """`checkpoints.locate` in a process of its own, the client reading its settings when it is imported.
 
     Raises the error's message as a RuntimeError.
     """
     program = (
-        "import sys\nfrom minclip import checkpoint, errors\n"
-        "try:\n    print(checkpoint.locate(sys.argv[1]))\n"
+        "import sys\nfrom minclip import checkpoints, errors\n"
+        "try:\n    print(checkpoints.locate(sys.argv[1]))\n"
         "except errors.MinclipError as error:\n    sys.exit(f'{type(error).__name__}: {error}')"
     )
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
@@ -232,7 +236,7 @@ def test_a_cache_without_the_weights_is_one_line(hub: Hub, locate: Locate, model
 
 
 def test_an_unknown_id_is_one_line(locate: Locate) -> None:
-    assert_refuses(locate, "org/clip", "no public model on the hub", "check the name")
+    assert_refuses(locate, "org/clip", "the hub was asked", "no public model of that name", "check the path")
 
 
 def test_a_gated_repository_is_one_line(hub: Hub, locate: Locate, model: Path) -> None:
@@ -258,19 +262,65 @@ def test_a_revision_is_fetched_when_asked_for(hub: Hub, locate: Locate, model: P
     assert_refuses(locate, "org/clip@v3", "no revision 'v3'")
 
 
-def test_pickles_are_refused_and_not_downloaded(hub: Hub, locate: Locate, model: Path) -> None:
+def test_a_torch_file_is_fetched_where_there_is_nothing_better(hub: Hub, locate: Locate, model: Path) -> None:
+    """As CLIP's and AltCLIP's repositories are: pickled weights, files of other frameworks, and often the original."""
+    peer = folders.peer("CLIPModel")
     (model / "model.safetensors").unlink()
-    (model / "onnx.safetensors").unlink()
+    torch.save(peer.state_dict(), model / "pytorch_model.bin")
+    (model / "metaclip_original.bin").write_bytes(b"unwanted")
     hub.add("org/clip", model)
-    assert_refuses(locate, "org/clip", "only pytorch_model.bin", "save_pretrained", "org/clip@refs/pr/N")
-    assert not [request for request in hub.requests if ".bin" in request]
+    folder = locate("org/clip")
+    assert names(folder) == WANTED - {"model.safetensors"} | {"pytorch_model.bin"}
+    folders.assert_equal(checkpoints.read(folder)[1], folders.tensors(peer))
+
+
+def test_safetensors_are_fetched_before_torch_files(hub: Hub, locate: Locate, model: Path, tmp_path: Path) -> None:
+    """Shards, too, and beside their index no file of the torch kind."""
+    folders.peer("CLIPModel").save_pretrained(tmp_path / "shards", max_shard_size="16KB")
+    for name in ("pytorch_model.bin", "open_clip_pytorch_model.bin", "training_args.bin", "ViT-B-32.pt"):
+        (tmp_path / "shards" / name).write_bytes(b"unwanted")
+    hub.add("org/clip", tmp_path / "shards")
+    found = names(locate("org/clip"))
+    assert "model.safetensors.index.json" in found
+    assert not [name for name in found if name.endswith((".bin", ".pt"))]
+
+
+def test_torch_shards_are_fetched(hub: Hub, locate: Locate, tmp_path: Path) -> None:
+    model = folders.peer("CLIPModel")
+    model.save_pretrained(tmp_path / "shards")
+    (tmp_path / "shards" / "model.safetensors").unlink()
+    folders.save_torch_shards(tmp_path / "shards", model)
+    hub.add("org/clip", tmp_path / "shards")
+    folder = locate("org/clip")
+    assert names(folder) == names(tmp_path / "shards")
+    folders.assert_equal(checkpoints.read(folder)[1], folders.tensors(model))
+
+
+@pytest.mark.parametrize(
+    "source", ["hf-hub:org/clip", "org/clip/", "https://huggingface.co/org/clip", "https://hf.co/org/clip/tree/v2"]
+)
+def test_a_model_on_the_hub_has_many_spellings(hub: Hub, locate: Locate, model: Path, source: str) -> None:
+    hub.add("org/clip", model)
+    hub.add("org/clip", model, "v2")
+    folder = locate(source)
+    assert names(folder) == WANTED
+    assert folder.name == hub.commit("org/clip", "v2" if source.endswith("v2") else "main")
+
+
+@pytest.mark.parametrize(("name", "repository"), sources.OPENAI.items())
+def test_a_name_of_openai_is_a_model_on_the_hub(
+    hub: Hub, locate: Locate, model: Path, name: str, repository: str
+) -> None:
+    hub.add(repository, model)
+    assert names(locate(name)) == WANTED
 
 
 def test_a_repository_without_weights_is_one_line(hub: Hub, locate: Locate, model: Path) -> None:
     (model / "model.safetensors").unlink()
     (model / "pytorch_model.bin").unlink()
+    (model / "onnx.safetensors").unlink()
     hub.add("org/clip", model)
-    assert_refuses(locate, "org/clip", "has no weights")
+    assert_refuses(locate, "org/clip", "on the hub has no weights")
 
 
 def test_shards_are_fetched(hub: Hub, locate: Locate, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from minclip.checkpoints import checkpoint
+from minclip import checkpoints
 from minclip.config import read_config
 from minclip.errors import BackendError
 from minclip.processor import Processor
@@ -110,7 +110,7 @@ class Run:
         self.tokenizer = self.processor.tokenizer
         torch.manual_seed(recipe.seed % SEEDS)
         self.model = Clip(self.config)
-        if any(path.name.endswith((".safetensors", checkpoint.INDEX, *checkpoint.PICKLES)) for path in start.iterdir()):
+        if checkpoints.has_weights(start):
             self.model.load_state_dict(_tensors(start))
         self.model.to(self.device)
         self._train_mode()
@@ -249,7 +249,7 @@ class Run:
         folder.mkdir(exist_ok=True)
         with self._averaged():  # the arrays are views of the parameters
             tensors = {name: value.detach().cpu().numpy() for name, value in self.model.state_dict().items()}
-            checkpoint.save(folder, self.config, Weights(tensors), dtype="float16")
+            checkpoints.save(folder, self.config, Weights(tensors), dtype="float16")
         self.processor.save(folder)
 
     @contextlib.contextmanager
@@ -319,7 +319,7 @@ def _share(batch_size: int) -> slice:
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
     """A checkpoint's weights in float32, under the modules' names."""
-    _, weights = checkpoint.read(folder)
+    _, weights = checkpoints.read(folder)
     return {name: torch.from_numpy(np.array(weights[name], dtype=np.float32)) for name in weights}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from training import FAMILIES, SIDE, entries, metrics, recipe, write_data, write_start
 
 import minclip
-from minclip.checkpoints import checkpoint
+from minclip import checkpoints
 from minclip.errors import CheckpointError, ImageError, MinclipError
 from minclip_torch.training import train as module
 from minclip_torch.training.recipe import Recipe, RecipeError
@@ -277,7 +277,7 @@ def test_every_tensor_of_the_checkpoint_is_the_average_in_half_precision(folder:
     own = weights(run)
     run.export(tmp_path / "model")
     assert equal(weights(run), own)  # training could go on
-    _, found = checkpoint.read(tmp_path / "model")
+    _, found = checkpoints.read(tmp_path / "model")
     with run._averaged():
         for name, value in run.model.state_dict().items():
             np.testing.assert_array_equal(found[name], value.half().float().numpy().reshape(found[name].shape))
@@ -289,8 +289,8 @@ def test_every_tensor_of_the_checkpoint_is_the_average_in_half_precision(folder:
 def test_training_goes_on_from_the_weights_of_the_start(folder: Path, tmp_path: Path, trained: Path) -> None:
     made = recipe(steps=1, learning_rate=0.0, augment=False)
     go(folder, tmp_path, made, trained)
-    _, before = checkpoint.read(trained)
-    _, after = checkpoint.read(tmp_path / "model")
+    _, before = checkpoints.read(trained)
+    _, after = checkpoints.read(tmp_path / "model")
     for name in before:
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from minclip.checkpoints import checkpoint
+from minclip import checkpoints
 from minclip.config import Config, read_config
 from minclip.errors import TokenizerError
 from minclip.images.image import ImageProcessor
@@ -153,10 +153,10 @@ def _adopt(folder: Path, teacher: Path) -> None:
     config = read_config(folder)
     torch.manual_seed(0)
     tensors = {name: tensor.numpy() for name, tensor in Clip(config).state_dict().items()}
-    _, taught = checkpoint.read(teacher)
+    _, taught = checkpoints.read(teacher)
     kept = ("vision_model.", "visual_projection.", "logit_scale")
     tensors |= {name: taught[name] for name in taught if name.startswith(kept)}
-    checkpoint.save(folder, config, Weights(tensors))
+    checkpoints.save(folder, config, Weights(tensors))
 
 
 def make(name: str, data: Path, runs: Path, *, compiled: bool = True, **options: Any) -> Path:

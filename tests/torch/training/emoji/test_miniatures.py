@@ -11,7 +11,7 @@ import pytest
 from training import write_data
 
 import minclip
-from minclip.checkpoints import checkpoint
+from minclip import checkpoints
 from minclip.config import Config, read_config
 from minclip_torch.modules import Clip
 from minclip_torch.training.emoji import miniatures
@@ -56,9 +56,9 @@ def test_only_clip_reads_english_alone(made: Path) -> None:
 
 
 def test_altclip_sees_with_clips_eyes(made: Path) -> None:
-    _, clip = checkpoint.read(made / "clip-1" / "model")
+    _, clip = checkpoints.read(made / "clip-1" / "model")
     for stage in (1, 2):
-        _, found = checkpoint.read(made / f"altclip-{stage}" / "model")
+        _, found = checkpoints.read(made / f"altclip-{stage}" / "model")
         for name in clip:
             if name.startswith(TOWER[:2]):
                 np.testing.assert_array_equal(found[name], clip[name], err_msg=name)

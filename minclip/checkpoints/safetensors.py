@@ -1,6 +1,6 @@
 """One safetensors file: eight bytes that say how long the header is, a JSON header, and the tensors one after another.
 
-The header maps each name to a type, a shape and the bytes' place. Reading maps the file into memory and hands out
+The header maps each name to a type, a shape and the place of its bytes. Reading maps the file into memory and hands out
 views of it, so that a tensor nobody asks for never leaves the disk.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from minclip.errors import CheckpointError
+from minclip.files import one_line, open_regular
 from minclip.weights import BFLOAT16, widen
 
 DTYPES: dict[str, np.dtype] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": BFLOAT16}
@@ -32,18 +33,16 @@ def read_tensors(path: Path, skip: Callable[[str], bool] = lambda name: False) -
     not a whole safetensors file, and naming the tensor, where its type is no floating type of 16 bits or more.
     """
     try:
+        with open_regular(path) as file:  # a module trained on views of the copy-on-write map never writes the file
+            mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         with safe_open(str(path), framework="numpy"):  # the format's own library checks header, offsets and length
             pass
-        with path.open("rb") as file:
-            mapping = mmap.mmap(
-                file.fileno(), 0, access=mmap.ACCESS_COPY
-            )  # a module trained on views of it never writes the file
         header, start = _header(mapping)
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is not a whole safetensors file ({_one_line(error)}); download or save it again"
+            f"{path} is not a whole safetensors file ({one_line(error)}); download or save it again"
         ) from None
     data = np.frombuffer(mapping, np.uint8)[start:]
     data.flags.writeable = False
@@ -77,10 +76,6 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"{name} is in the header twice")
         content[name] = value
     return content
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 # --- writing -------------------------------------------------------------------------------------------------------

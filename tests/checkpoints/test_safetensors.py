@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from minclip.checkpoints import checkpoint
-from minclip.checkpoints.safetensors_file import convert, read_tensors, round_to_bfloat16, write_tensors
+from minclip import checkpoints
+from minclip.checkpoints.safetensors import convert, read_tensors, round_to_bfloat16, write_tensors
 from minclip.config import Config
 from minclip.errors import CheckpointError
+from minclip.shapes import expected_shapes
 from minclip.towers import causal_text_tower, vision_tower
 from minclip.weights import BFLOAT16, Weights, widen
 
@@ -73,9 +74,9 @@ def test_a_text_only_job_never_touches_the_vision_tower(tmp_path: Path) -> None:
     vision = {**folders.VISION, "hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6}
     text = {**folders.TEXT, "hidden_size": 128, "intermediate_size": 512}
     config = Config.from_dict({"model_type": "clip", "text_config": text, "vision_config": vision})
-    shapes = checkpoint.expected_shapes(config)
+    shapes = expected_shapes(config)
     rng = np.random.default_rng(0)
-    checkpoint.save(
+    checkpoints.save(
         tmp_path, config, Weights({name: rng.standard_normal(s, np.float32) * 0.05 for name, s in shapes.items()})
     )
     sizes = {name: 4 * int(np.prod(shape)) for name, shape in shapes.items()}
@@ -84,7 +85,7 @@ def test_a_text_only_job_never_touches_the_vision_tower(tmp_path: Path) -> None:
     slack = 1 << 20  # the kernel maps a few pages around each one that is touched
     assert vision_size > 10 * (text_size + slack)
 
-    _, weights = checkpoint.read(tmp_path)
+    _, weights = checkpoints.read(tmp_path)
     assert resident(tmp_path / "model.safetensors") <= slack
     causal_text_tower(np.array([[0, 5, 19]]), weights, config.text_config)
     assert resident(tmp_path / "model.safetensors") <= text_size + slack
