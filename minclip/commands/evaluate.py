@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from minclip.commands import common
+from minclip.commands import common, printing
 from minclip.evaluation import mean_reciprocal_rank, ranks, recall
 from minclip.files import json_bytes, replacing
 from minclip.images.endings import picture_endings
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
             write_confusion(options.confusion, result["confusion"])
     result = {"model": model.source, "unreadable": len(paths) - len(read), **result}
     if options.json:
-        common.print_json(result)
+        printing.print_json(result)
     else:
         print("\n".join(table(result)))
     return pictures.exit_code()

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from minclip.commands import common
+from minclip.commands import common, printing
 from minclip.errors import SearchError
 from minclip.search import approximate
 from minclip.search.build import build
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
             facts = approximate.build(store)
             print(f"approximate search: recall {facts.recall:.3f}, {facts.speedup:.0f} times as fast", file=sys.stderr)
         except SearchError as error:
-            common.complain(str(error))
+            printing.complain(str(error))
     return code
 
 
@@ -55,12 +55,12 @@ def update(options: argparse.Namespace) -> int:
         model=common.load_model(options),
         batch_size=options.batch_size,
         progress=sys.stderr.isatty(),
-        on_error=lambda line: common.complain(f"left out: {line}"),
+        on_error=lambda line: printing.complain(f"left out: {line}"),
     )
     counted = ("added", "changed", "renamed", "removed", "unchanged")
     print(f"{options.output}: {', '.join(f'{getattr(changes, name)} {name}' for name in counted)}", file=sys.stderr)
     if changes.unreadable:
-        common.complain(f"{len(changes.unreadable)} files or folders could not be read")
+        printing.complain(f"{len(changes.unreadable)} files or folders could not be read")
     if not Store.begun(options.output):
         raise ValueError(f"none of the pictures could be read, so {options.output} was not made")
     return 1 if changes.unreadable else 0

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from minclip.commands import common
+from minclip.commands import common, printing
 from minclip.files import replacing
 from minclip.search.approximate import AT
 from minclip.search.index import Index
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"wrote {options.html}", file=sys.stderr)
     elif options.json:
         for match in found:
-            common.print_json(match._asdict())
+            printing.print_json(match._asdict())
     elif sys.stdout.isatty():
         for match in found:
             print(f"{match.score:.3f}  {match.path}")

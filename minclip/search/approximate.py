@@ -31,7 +31,10 @@ INSTALL = "pip install minclip[faiss]"
 
 @dataclass
 class Facts:
-    """rows: how many vectors it holds, the first ones; recall: the share of the exact 10 best that was found; speedup: how many times as fast as the exact answer."""
+    """rows: how many vectors it holds, the first ones. recall: the share of the exact 10 best that was found.
+
+    speedup: how many times as fast as the exact answer that was.
+    """
 
     rows: int
     probes: int
