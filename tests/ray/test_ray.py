@@ -65,8 +65,10 @@ def test_a_node_killed_in_the_middle_loses_nothing_and_makes_nothing_twice(
 
     def report(number: int, pictures: int, broken: int) -> None:
         reported.append((number, pictures, broken))
-        free = ray._private.state.available_resources_per_node()[second.node_id].get("CPU", 0)
-        if not unmade_when_killed and not free:  # an actor is at work there
+        if unmade_when_killed:
+            return
+        free = ray._private.state.available_resources_per_node().get(second.node_id, {"CPU": 1})
+        if not free.get("CPU"):  # an actor is at work there
             unmade_when_killed.append(COUNT - len(list((tmp_path / "ray" / "metadata").glob("*.parquet"))))
             cluster.remove_node(second, allow_graceful=False)
 
