@@ -16,21 +16,25 @@ if TYPE_CHECKING:
         Model,
         ModelOutput,
         Prediction,
+        SearchError,
         TokenizerError,
         backends,
         load,
         zero_shot,
     )
+    from minclip.search.index import Index
 
 __all__ = [
     "BackendError",
     "CheckpointError",
     "ConfigError",
     "ImageError",
+    "Index",
     "MinclipError",
     "Model",
     "ModelOutput",
     "Prediction",
+    "SearchError",
     "TokenizerError",
     "backends",
     "load",
@@ -45,8 +49,11 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'minclip' has no attribute {name!r}")
     from importlib import import_module
 
-    api = import_module("minclip.api")
-    globals().update({public: getattr(api, public) for public in __all__})
+    if name == "Index":  # with its database: who embeds or ranks does not wait for it
+        globals()[name] = import_module("minclip.search.index").Index
+    else:
+        api = import_module("minclip.api")
+        globals().update({public: getattr(api, public) for public in __all__ if public != "Index"})
     return globals()[name]
 
 

@@ -6,6 +6,7 @@ from minclip.errors import CheckpointError as CheckpointError
 from minclip.errors import ConfigError as ConfigError
 from minclip.errors import ImageError as ImageError
 from minclip.errors import MinclipError as MinclipError
+from minclip.errors import SearchError as SearchError
 from minclip.errors import TokenizerError as TokenizerError
 from minclip.model import Model as Model
 from minclip.model import ModelOutput as ModelOutput

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from minclip import notice
 from minclip.checkpoints import sources
 from minclip.commands.printing import complain
 from minclip.errors import CheckpointError, ImageError
 from minclip.files import replacing
+from minclip.images.endings import picture_endings
 from minclip.model import Model, load
 
 MODEL_HELP = (
@@ -26,7 +26,6 @@ MODEL_HELP = (
     f"default: {sources.DEFAULT}, which knows drawn pictures, not photographs)"
 )
 PICTURES_HELP = "picture file, folder to search for pictures, http(s) URL, or - for a list of them on stdin"
-UNDECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow knows, but cannot decode by itself
 
 
 # --- models --------------------------------------------------------------------------------------------------------
@@ -120,13 +119,6 @@ class Pictures:
         if len(self.errors) == len(self.paths):
             return 2
         return 1 if self.errors or self.unreadable_folders else 0
-
-
-def picture_endings() -> set[str]:
-    """The endings of the files that Pillow can decode: ".png", ..."""
-    Image.init()
-    decoded = Image.OPEN.keys() - UNDECODED
-    return {ending for ending, kind in Image.registered_extensions().items() if kind in decoded}
 
 
 def is_file(path: str) -> bool:
