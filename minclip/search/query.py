@@ -67,7 +67,8 @@ def _term(sign: int, parts: list[Any], query: Query) -> Term:
 
 
 def names_picture(word: str) -> bool:
-    return bool(LOCATED.match(word)) or PurePath(word).suffix.lower() in picture_endings()
+    ending = PurePath(word).suffix.lower()  # of most texts none: asking Pillow for its formats would take a moment
+    return bool(LOCATED.match(word)) or (ending != "" and ending in picture_endings())
 
 
 def query_vector(query: Query, model: Model) -> np.ndarray:
