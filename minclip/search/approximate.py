@@ -62,7 +62,9 @@ class Approximate:
             cells = faiss.read_index(str(folder / FILE), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
         except RuntimeError:
             raise SearchError(f"{folder / FILE} cannot be read; delete it and {FACTS} beside it") from None
-        cells.nprobe, cells.parallel_mode = facts.probes, 1  # the threads share the cells of one query
+        cells.nprobe = (
+            facts.probes
+        )  # by one thread: what two save on so few cells, they lose in waiting for one another
         return cls(folder, cells, facts)
 
     def candidates(self, vector: np.ndarray, count: int) -> np.ndarray:
@@ -101,7 +103,6 @@ def build(store: Store) -> Facts:
     cells.train(vectors[sample])
     for start in range(0, rows, 65536):
         cells.add(vectors[start : start + 65536])
-    cells.parallel_mode = 1
     queries = vectors[np.sort(random.choice(rows, min(rows, QUERIES), replace=False))]
     facts = measure(Approximate(store.folder, cells, Facts(rows, 1, 0, 0)), vectors, queries)
     with one_writer(store.folder), writable(store.folder), replacing_together() as begin:
