@@ -35,3 +35,7 @@ class BackendError(MinclipError):
     """
 
     finished: np.ndarray | None = None
+
+
+class SearchError(MinclipError, ValueError):
+    """An index that cannot be opened, written or asked: damaged, of another model, in another process's hands."""

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TextIO, TypeVar
@@ -21,7 +21,7 @@ def default_workers() -> int:
     return min(16, ours)
 
 
-def ahead(function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, depth: int) -> Iterator[Result]:
+def ahead(function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, depth: int) -> Generator[Result]:
     """`map(function, items)`, in order, computed by `workers` threads at most `depth` items ahead of the reader.
 
     Decoding and resizing in Pillow let go of the interpreter's lock, so threads are enough.

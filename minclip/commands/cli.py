@@ -23,6 +23,9 @@ from minclip.errors import MinclipError
 
 COMMANDS = {
     "zero-shot": "Rank labels for pictures.",
+    "index": "Make an index of folders of pictures, or bring it up to date.",
+    "search": "Find pictures of an index by a text, a picture, or a sum of both.",
+    "evaluate": "Measure how good labels or captions are on pictures whose answers are known.",
     "embed": "Embed pictures or texts into an .npz file.",
     "explain": "Draw which patches and words the labels' scores rest on.",
     "info": "Describe a checkpoint: config, parameters, memory, files.",

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from minclip import notice
 from minclip.checkpoints import sources
 from minclip.commands.printing import complain
 from minclip.errors import CheckpointError, ImageError
 from minclip.files import replacing
+from minclip.images import image_suffixes
 from minclip.loading import load
 from minclip.model import Model
 
@@ -27,7 +27,6 @@ MODEL_HELP = (
     f"default: {sources.DEFAULT}, which knows drawn pictures, not photographs)"
 )
 PICTURES_HELP = "picture file, folder to search for pictures, http(s) URL, or - for a list of them on stdin"
-UNDECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}  # formats that Pillow knows, but cannot decode by itself
 
 
 # --- models --------------------------------------------------------------------------------------------------------
@@ -87,7 +86,7 @@ class Pictures:
 
     def _below(self, folder: str) -> list[str]:
         """The picture files below a folder, sorted. Links to folders are not followed: they may lead in circles."""
-        endings = picture_endings()
+        endings = image_suffixes()
         found: list[str] = []
         for parent, folders, files in os.walk(folder, onerror=self._folder_left_out):
             paths = [os.path.join(parent, name) for name in files if os.path.splitext(name)[1].lower() in endings]
@@ -121,13 +120,6 @@ class Pictures:
         if len(self.errors) == len(self.paths):
             return 2
         return 1 if self.errors or self.unreadable_folders else 0
-
-
-def picture_endings() -> set[str]:
-    """The endings of the files that Pillow can decode: ".png", ..."""
-    Image.init()
-    decoded = Image.OPEN.keys() - UNDECODED
-    return {ending for ending, kind in Image.registered_extensions().items() if kind in decoded}
 
 
 def is_file(path: str) -> bool:

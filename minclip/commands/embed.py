@@ -7,7 +7,9 @@ The file takes its place when it is complete, or not at all.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +20,33 @@ from minclip.fingerprint import fingerprint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "minclip embed (IMAGE [IMAGE ...] | --text TEXT [TEXT ...]) -o OUT.npz [--model MODEL] [...]"
+    parser.usage = (
+        "minclip embed (IMAGE [IMAGE ...] | --text TEXT [TEXT ...]) -o OUT.npz [--model MODEL] [...]\n"
+        "       minclip embed SOURCE [...] -o FOLDER (--shard I/N | --ray [ADDRESS]) [--model MODEL] [...]"
+    )
     parser.add_argument("images", nargs="*", metavar="IMAGE", help=common.PICTURES_HELP)
     parser.add_argument("--text", nargs="+", action="extend", default=[], metavar="TEXT", help="texts instead")
     parser.add_argument("--text-file", metavar="FILE", help="file with a text on each line; - for stdin")
     parser.add_argument("-o", "--output", required=True, metavar="OUT.npz", help="the file to write")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="how many at a time (default: 32)")
+    parser.add_argument(
+        "--shard", metavar="I/N", help="write the I-th of N parts of the pictures, from 0, into folder -o"
+    )
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="write all --shards N with a Ray cluster (default: this one)",
+    )
+    parser.add_argument("--shards", type=int, metavar="N", help="how many parts --ray makes (default: one for 4096)")
+    parser.add_argument("--gpus", type=float, default=0, metavar="SHARE", help="of a GPU, for each actor of --ray")
     common.model_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.shard is not None or options.ray is not None:
+        return embed_shards(options)
     texts = [*options.text, *(common.lines_of(options.text_file) if options.text_file else [])]
     if bool(texts) == bool(options.images):
         raise ValueError("name pictures, or give texts with --text or --text-file: one of the two")
@@ -72,3 +91,48 @@ def embed_pictures(output: Path, options: argparse.Namespace) -> int:
     if failure is not None:
         raise failure
     return pictures.exit_code()
+
+
+def embed_shards(options: argparse.Namespace) -> int:
+    """One shard, or all of them by the plugin for Ray; see `minclip.search.shards`. 1 where a picture is broken."""
+    from minclip.search import shards  # which other runs need not wait for
+
+    folder = Path(options.output)
+    found = shards.entries(options.images)
+    broken = 0
+
+    def report(number: int, pictures: int, unreadable: int) -> None:
+        nonlocal broken
+        broken += unreadable
+        print(f"shard {number}: {pictures} pictures, {unreadable} of them could not be read", file=sys.stderr)
+
+    if options.ray is None:
+        match = re.fullmatch(r"(\d+)/(\d+)", options.shard)
+        if not match or not int(match[1]) < int(match[2]):
+            raise ValueError(f"--shard {options.shard} must be I/N with I from 0 to N - 1, such as 0/8")
+        shard = shards.blocks(found, int(match[2]))[int(match[1])]
+        if not shards.is_made(folder, shard):
+            model = common.load_model(options)
+            report(shard.number, *shards.make(folder, shard, model, batch_size=options.batch_size))
+        return 1 if broken else 0
+    engine = next(iter(entry_points(group="minclip.engines", name="ray")), None)
+    if engine is None:
+        raise ValueError("--ray needs the plugin minclip_ray; install minclip again")
+    try:
+        embed = engine.load()
+    except ImportError as error:
+        raise ValueError(f"--ray needs Ray: pip install minclip[ray] ({error})") from None
+    embed(
+        found,
+        folder,
+        options.shards or -(-len(found) // 4096),
+        address=options.ray or None,
+        source=options.model,
+        batch_size=options.batch_size,
+        gpus=options.gpus,
+        report=report,
+        backend=options.backend,
+        device=options.device,
+        dtype=options.dtype,
+    )
+    return 1 if broken else 0

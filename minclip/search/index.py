@@ -1,0 +1,137 @@
+"""`Index`: pictures that were embedded once, and what is asked of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from minclip.loading import load
+from minclip.model import Model
+from minclip.search import build
+from minclip.search.approximate import Approximate, best
+from minclip.search.query import Query, query_vector
+from minclip.search.store import Store
+
+
+class Match(NamedTuple):
+    """A picture and its cosine with the query."""
+
+    path: str
+    score: float
+
+
+class Index:
+    """Pictures on disk and their vectors. Get one with `Index.build` or `Index.open`.
+
+    It sees what another process adds while it is open. The folder's layout is described in `minclip.search.store`.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._model: Model | None = None
+
+    def __repr__(self) -> str:
+        return f"<minclip.Index {self.store.folder}: {len(self)} pictures, of {self.store.facts['model']}>"
+
+    @classmethod
+    def open(cls, path: str | Path) -> Index:
+        """The index at `path`. Raises SearchError where there is none, or where it is damaged."""
+        return cls(Store(Path(path)))
+
+    @classmethod
+    def build(
+        cls,
+        folders: str | Path | Sequence[str | Path],
+        path: str | Path,
+        *,
+        model: str | Path | Model | None = None,
+        batch_size: int = 32,
+        progress: bool = False,
+        on_error: Callable[[str], None] = lambda line: None,
+    ) -> Index:
+        """The index at `path`, made or brought up to date: see `minclip.search.build.build`, which also counts."""
+        build.build(folders, path, model=model, batch_size=batch_size, progress=progress, on_error=on_error)
+        return cls.open(path)
+
+    def close(self) -> None:
+        self.store.close()
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    @property
+    def paths(self) -> list[str]:
+        """The absolute paths of all pictures, sorted."""
+        return [os.fsdecode(picture.path) for picture in self.store.pictures()]
+
+    def search(
+        self, query: Query, top_k: int = 10, model: str | Path | Model | None = None, *, exact: bool = False
+    ) -> list[Match]:
+        """The `top_k` pictures whose cosine with the query is largest, best first; copies of one picture are all there.
+
+        query: a text in any language of the model, a picture, or a list of these with signs between them and weights,
+        `["2:golden retriever", "+", "pool.jpg", "-", "fruit"]` (see `minclip.search.query`). model: None loads the one
+        that the index was made with. exact: compare with every vector, even where a large index has a faster way.
+        Raises SearchError for another model, ImageError for an unreadable picture.
+        """
+        return self.nearest(query_vector(query, self.model(model)), top_k, exact=exact)
+
+    def nearest(self, vector: np.ndarray, top_k: int = 10, *, exact: bool = False) -> list[Match]:
+        """The same for a unit vector (width,)."""
+        if not isinstance(top_k, int) or top_k < 1:
+            raise ValueError(f"top_k must be a whole number of at least 1, not {top_k!r}")
+        nearest, wanted = self._ranking(vector, exact), top_k
+        while True:
+            rows, scores = nearest(wanted)
+            paths = self.store.paths_of(rows)
+            pairs = zip(rows, scores, strict=True)
+            found = [Match(os.fsdecode(path), score) for row, score in pairs for path in paths.get(row, ())]
+            if len(found) >= top_k or wanted >= len(self.store.vectors()):
+                return found[:top_k]
+            wanted *= 4  # some of the rows are of pictures that are gone
+
+    def _ranking(self, vector: np.ndarray, exact: bool) -> Callable[[int], tuple[list[int], list[float]]]:
+        """What gives the rows of the so many best vectors, best first, and their scores."""
+        vectors, approximate = self.store.vectors(), None if exact else self.approximate
+        if approximate is None or len(vectors) < approximate.facts.rows:
+            everything = vectors @ vector  # (rows,)
+
+            def among_all(count: int) -> tuple[list[int], list[float]]:
+                rows = best(everything, count)
+                return rows, everything[rows].tolist()
+
+            return among_all
+        newer = vectors[approximate.facts.rows :] @ vector
+
+        def among_near(count: int) -> tuple[list[int], list[float]]:
+            if count >= len(vectors):
+                return self._ranking(vector, True)(count)
+            rows = np.union1d(
+                approximate.candidates(vector, count), approximate.facts.rows + np.array(best(newer, count), int)
+            )
+            scores = vectors[rows] @ vector
+            order = best(scores, count)
+            return rows[order].tolist(), scores[order].tolist()
+
+        return among_near
+
+    @cached_property
+    def approximate(self) -> Approximate | None:
+        """What `search` looks into where the index is large (see `minclip.search.approximate`); None: at everything."""
+        return Approximate.open(self.store.folder)
+
+    def model(self, given: str | Path | Model | None = None) -> Model:
+        """The model that the index was made with, loaded once; or the one given, if it is the same."""
+        if given is None and self._model is not None:
+            return self._model
+        if not isinstance(given, Model):
+            given = load(self.store.facts["model"] if given is None else given)
+        if given is not self._model:
+            build.check_model(self.store, given)
+            self._model = given
+        return given

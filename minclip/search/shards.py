@@ -1,0 +1,252 @@
+"""Embeddings in files, for more pictures than one machine embeds: the layout that clip-retrieval reads and writes.
+
+    img_emb/img_emb_7.npy         (n, width) float32, unit vectors; zeros for a picture that cannot be read
+    metadata/metadata_7.parquet   the same n pictures: image_path; error, why it cannot be read, else null; and what an
+                                  index remembers: path (bytes), size, mtime, hash. The file's metadata name the model
+
+Shard i of n is the i-th of n blocks of the entries (pictures, or WebDataset tars of pictures): any scheduler may have
+any of them made anywhere. It is there when its metadata are, which take their place last; then it is not made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minclip.errors import ImageError, SearchError
+from minclip.files import replacing_together
+from minclip.fingerprint import fingerprint
+from minclip.images import image_suffixes
+from minclip.model import Model
+from minclip.pipeline import ahead, default_workers
+from minclip.search.approximate import free_rows
+from minclip.search.build import File, hashed, scan
+from minclip.search.store import Picture, Store, one_writer
+
+STEP = 1024  # pictures that are embedded, or recorded in an index, at a time
+EXPORTED = 1_000_000  # pictures in a shard of `export_index`
+
+
+class Shard(NamedTuple):
+    """Which of how many, and what is in it: paths of pictures and of tars."""
+
+    number: int
+    of: int
+    entries: Sequence[str]
+
+
+def pyarrow() -> tuple[Any, Any]:
+    """The modules pyarrow and pyarrow.parquet. Raises SearchError where they are not installed."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise SearchError("shards hold Parquet files, which need pyarrow: pip install minclip[parquet]") from None
+    return pyarrow, pyarrow.parquet
+
+
+# --- what there is to embed ----------------------------------------------------------------------------------------
+
+
+def entries(sources: Sequence[str]) -> list[str]:
+    """The pictures and tars that are named, lie below folders that are, or stand in a Parquet file's image_path."""
+    found: list[str] = []
+    for source in sources:
+        if os.path.isdir(source):
+            folder = os.fsencode(os.path.abspath(source))
+            found += map(os.fsdecode, scan([folder], ignore, also=(b".tar",)).files)
+        elif source.lower().endswith(".parquet"):
+            try:
+                found += pyarrow()[1].read_table(source, columns=["image_path"])["image_path"].to_pylist()
+            except (OSError, ValueError, KeyError) as error:
+                raise SearchError(f"{source} cannot be read for its column image_path: {error}") from None
+        else:
+            found.append(source if "://" in source else os.path.abspath(source))
+    return list(dict.fromkeys(found))
+
+
+def ignore(path: bytes, line: str) -> None:
+    """What cannot be read is recorded later, when its shard is made."""
+
+
+def blocks(found: Sequence[str], count: int) -> list[Shard]:
+    """Count shards of nearly equal length. Raises SearchError where there are fewer entries."""
+    if not 1 <= count <= len(found):
+        raise SearchError(f"{len(found)} pictures or tars cannot make {count} shards; make 1 to {len(found)}")
+    ends = [len(found) * number // count for number in range(count + 1)]
+    return [Shard(number, count, found[ends[number] : ends[number + 1]]) for number in range(count)]
+
+
+def pictures_in(entry: str) -> Iterator[tuple[File, str | io.BytesIO]]:
+    """The picture at a path, or those of a tar, named `tar/member`; each with what it is opened from."""
+    if not entry.lower().endswith(".tar"):
+        file = File(os.fsencode(entry), 0, 0)
+        try:
+            status = os.stat(entry)
+        except OSError as error:
+            file.error = f"{entry} cannot be read: {error.strerror}"
+        else:
+            file.size, file.mtime = status.st_size, status.st_mtime_ns
+        yield file, entry
+        return
+    endings = tuple(image_suffixes())
+    try:
+        with tarfile.open(entry, "r|") as tar:  # one way through, without an index of its members
+            for member in tar:
+                content = tar.extractfile(member) if member.name.lower().endswith(endings) else None
+                if content is not None:
+                    data = content.read()
+                    name, mtime = os.fsencode(f"{entry}/{member.name}"), int(member.mtime * 10**9)
+                    yield File(name, member.size, mtime, hashlib.sha256(data).digest()), io.BytesIO(data)
+    except (OSError, tarfile.TarError) as error:
+        yield File(os.fsencode(entry), 0, 0, error=f"{entry} cannot be read to its end: {error}"), entry
+
+
+# --- making a shard ------------------------------------------------------------------------------------------------
+
+
+def is_made(folder: Path, shard: Shard) -> bool:
+    """Whether a shard is there. Raises SearchError where it was made of other entries."""
+    path = folder / "metadata" / f"metadata_{shard.number}.parquet"
+    if not path.is_file():
+        return False
+    found = read_facts(path).get("entries")
+    if found != digest(shard):
+        raise SearchError(
+            f"{path} was made of other pictures, or as one of another number of shards; name a new folder"
+        )
+    return True
+
+
+def digest(shard: Shard) -> str:
+    return hashlib.sha256("\0".join([str(shard.of), *shard.entries]).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def make(folder: Path, shard: Shard, model: Model, *, batch_size: int = 32) -> tuple[int, int]:
+    """Embed a shard's pictures and write it, whole or not at all. How many pictures it has, and how many are broken."""
+    pyarrow()
+    files: list[File] = []
+    rows: list[np.ndarray] = []
+    items = (item for entry in shard.entries for item in pictures_in(entry))
+
+    def prepare(item: tuple[File, str | io.BytesIO]) -> tuple[File, str | io.BytesIO]:
+        return (item[0] if item[0].hash or item[0].error else hashed(item[0])), item[1]
+
+    with closing(ahead(prepare, items, workers=default_workers(), depth=4 * batch_size)) as source:
+        while step := list(islice(source, STEP)):
+            fine = [(file, content) for file, content in step if not file.error]
+            errors: dict[int, ImageError] = {}
+            vectors = np.zeros((len(fine), model.config.projection_dim), np.float32)
+            if fine:
+                contents = [content for _, content in fine]
+                found = model.encode_image(contents, batch_size=batch_size, on_error=errors.__setitem__)
+                if not np.isfinite(found).all():
+                    raise SearchError(
+                        f"{model.source} gives no finite numbers for pictures such as {fine[0][0].path!r}"
+                    )
+                vectors[[index for index in range(len(fine)) if index not in errors]] = found
+            for index, error in errors.items():
+                fine[index][0].error = str(error)
+            place = {id(file): vector for (file, _), vector in zip(fine, vectors, strict=True)}
+            files += [file for file, _ in step]
+            rows += [place.get(id(file), np.zeros(vectors.shape[1], np.float32)) for file, _ in step]
+    facts = {"model": model.source, "fingerprint": fingerprint(model), "entries": digest(shard)}
+    write(folder, shard.number, np.array(rows), files, facts)
+    return len(files), sum(bool(file.error) for file in files)
+
+
+def write(folder: Path, number: int, vectors: np.ndarray, files: Sequence[File], facts: Mapping[str, str]) -> None:
+    """The two files of a shard, the metadata last."""
+    arrow, parquet = pyarrow()
+    names = [file.path.decode("utf-8", "replace") for file in files]
+    columns = {
+        "image_path": arrow.array(names, arrow.string()),
+        "error": arrow.array([file.error or None for file in files], arrow.string()),
+        "path": arrow.array([file.path for file in files], arrow.binary()),
+        "size": arrow.array([file.size for file in files], arrow.int64()),
+        "mtime": arrow.array([file.mtime for file in files], arrow.int64()),
+        "hash": arrow.array([file.hash for file in files], arrow.binary()),
+    }
+    table = arrow.table(columns).replace_schema_metadata({f"minclip.{name}": value for name, value in facts.items()})
+    try:
+        for kind in ("img_emb", "metadata"):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+        with replacing_together() as begin:
+            np.save(begin(folder / "img_emb" / f"img_emb_{number}.npy"), vectors)
+            parquet.write_table(table, begin(folder / "metadata" / f"metadata_{number}.parquet"))
+    except OSError as error:
+        raise SearchError(f"{folder} cannot be written: {error.strerror or error}") from None
+
+
+# --- to and from an index ------------------------------------------------------------------------------------------
+
+
+def read_facts(path: Path) -> dict[str, str]:
+    """ "model", "fingerprint" and "entries" of a shard's metadata file."""
+    try:
+        metadata = pyarrow()[1].read_schema(path).metadata or {}
+    except (OSError, ValueError) as error:
+        raise SearchError(f"{path} cannot be read as Parquet: {error}; delete it and make the shard again") from None
+    return {name.decode().removeprefix("minclip."): value.decode() for name, value in metadata.items()}
+
+
+def index_shards(folder: Path, target: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
+    """Put the pictures of all shards in `folder` into the index at `target`, made where there is none. How many."""
+    paths = sorted((folder / "metadata").glob("metadata_*.parquet"), key=lambda path: (len(path.name), path.name))
+    if not paths:
+        raise SearchError(f"{folder} holds no shards; make some with minclip embed SOURCE -o {folder} --shard 0/1")
+    total = 0
+    with one_writer(target):
+        for done, path in enumerate(paths, 1):
+            facts = read_facts(path)
+            if "fingerprint" not in facts:
+                raise SearchError(f"{path} does not tell which model it is of, so it is none of minclip's")
+            number = path.stem.removeprefix("metadata_")
+            vectors = np.load(folder / "img_emb" / f"img_emb_{number}.npy", mmap_mode="r")
+            table = pyarrow()[1].read_table(path, columns=["path", "size", "mtime", "hash", "error"])
+            if len(table) != len(vectors):
+                raise SearchError(f"{path} has {len(table)} pictures, the vectors beside it are {len(vectors)}")
+            if not Store.begun(target):
+                known = {name: facts[name] for name in ("model", "fingerprint")}
+                Store.create(target, {**known, "width": str(vectors.shape[1])}).close()
+            with closing(Store(target)) as store:
+                if facts["fingerprint"] != store.facts["fingerprint"]:
+                    raise SearchError(f"{path} is of {facts['model']}, {target} of {store.facts['model']}: two models")
+                total += record(store, vectors, table.to_pylist())
+            progress(done, len(paths))
+    return total
+
+
+def record(store: Store, vectors: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Those of a shard's pictures that could be read, in an index. How many."""
+    fine = [(index, row) for index, row in enumerate(rows) if row["error"] is None]
+    places = {row["hash"]: store.row_of(row["hash"]) for _, row in fine}
+    new = {row["hash"]: index for index, row in fine if places[row["hash"]] is None}
+    taken = list(islice(free_rows(store), len(new)))
+    store.write_vectors(taken, vectors[list(new.values())])
+    rows_of = {content: row for content, row in places.items() if row is not None}
+    rows_of.update(zip(new, taken, strict=True))
+    store.commit(
+        [Picture(row["path"], row["size"], row["mtime"], row["hash"], rows_of[row["hash"]]) for _, row in fine], []
+    )
+    return len(fine)
+
+
+def export_index(store: Store, folder: Path) -> int:
+    """Write an index as shards. How many."""
+    pictures, number = store.pictures(), 0
+    while part := list(islice(pictures, EXPORTED)):
+        files = [File(p.path, p.size, p.mtime, p.hash) for p in part]
+        facts = {name: store.facts[name] for name in ("model", "fingerprint")}
+        write(folder, number, store.vectors()[[p.row for p in part]], files, {**facts, "entries": ""})
+        number += 1
+    return number
