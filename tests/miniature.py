@@ -18,6 +18,7 @@ from minclip import checkpoints
 from minclip.backend import NumpyTowers
 from minclip.config import Config
 from minclip.images import ImageProcessor
+from minclip.inputs import ImageInputs, text_inputs
 from minclip.shapes import expected_shapes
 from minclip.tokenizers.bpe import BPETokenizer
 from minclip.weights import Weights
@@ -67,11 +68,11 @@ def make(folder: str | Path, *, drawings: int = 4000, seed: int = 0) -> Path:
 
     texts = captions()
     directions = rng.normal(size=(len(texts), DIM)).astype(np.float32)
-    features = towers.text(tokenizer(texts)["input_ids"]).pooler_output  # (n, d)
+    features = towers.text(text_inputs(config, input_ids=tokenizer(texts)["input_ids"])).pooler_output  # (n, d)
     tensors["text_projection.weight"] = _ridge(features, directions).astype(np.float32)
     which = rng.integers(len(texts), size=drawings)
     pixels = np.stack([processor.pixels(draw(texts[i], rng)) for i in which])
-    features = towers.vision(processor.normalize(pixels)).pooler_output  # (drawings, d)
+    features = towers.vision(ImageInputs(processor.normalize(pixels))).pooler_output  # (drawings, d)
     tensors["visual_projection.weight"] = _ridge(features, directions[which]).astype(np.float32)
 
     checkpoints.save(folder, config, Weights(tensors))

@@ -36,8 +36,8 @@ def contrastive(module: Clip, weights: Weights, inputs: Mapping[str, Any]) -> tu
 def embed(module: Clip, inputs: Mapping[str, Any], look: Look | None = None) -> tuple[Tensor, Tensor]:
     """Unit vectors of images (b, p) and texts (n, p), in the module's floating type, from any inputs of the towers.
 
-    look: sees the steps of both towers, those of the vision tower first. Attention is written out either way: the
-    CPU's fused kernel is not exact to the last digits in float64.
+    look: sees the steps of both towers, those of the vision tower first. Attention is written out, so that its
+    probabilities are there to have gradients.
     """
     look = Look(explicit=True) if look is None else look
     found = checked_inputs(module.config, inputs)

@@ -22,6 +22,7 @@ from minclip.backend import NumpyBackend
 from minclip.config import Config
 from minclip.images import ImageProcessor
 from minclip.images.resize import resize
+from minclip.inputs import ImageInputs
 from minclip.testing import BackendConformance
 from minclip.testing.strategies import weights
 from minclip_torch import Clip, TorchBackend
@@ -271,7 +272,8 @@ def test_stored_types_are_widened_as_the_reference_does(stored: str) -> None:
     reference = NumpyBackend().build(config, tensors, dtype="float64")
     towers = TorchBackend().build(config, tensors, device="cpu", dtype="float64")
     pixels = np.random.default_rng(0).normal(size=(2, 3, 8, 8))
-    found, expected = towers.vision(pixels), reference.vision(pixels)
+    inputs = ImageInputs(pixels)
+    found, expected = towers.vision(inputs), reference.vision(inputs)
     np.testing.assert_allclose(
         towers.to_numpy(found.embeds), expected.embeds, atol=1e-9 * np.abs(expected.embeds).max()
     )
