@@ -57,10 +57,11 @@ class Processor:
             image_processor = ImageProcessor.from_folder(folder)
         else:
             image_processor = _default_image_processor(config)
+            fields = open_clip.image_processor_fields(path, image_processor.crop_size["height"])
             try:
-                image_processor = image_processor.replace(**open_clip.image_processor_fields(path))
+                image_processor = image_processor.replace(**fields)
             except ConfigError as error:
-                raise ConfigError(f"{path}: {error}") from None
+                raise ConfigError(f"{folder / open_clip.CONFIG}: {error}") from None
         length = 0 if text is None else text.context_length
         if tokenizer is not None and text is not None:
             length = min(length, tokenizer.max_length)
@@ -129,7 +130,7 @@ class Processor:
         ValueError where neither text nor images are given.
         """
         if text is None and images is None:
-            raise ValueError("neither text nor images were given; pass text=, images= or both")
+            raise ValueError("nothing was given; pass text=, images= or both")
         if return_tensors not in (None, "np", "pt"):
             raise ValueError(f"return_tensors is {return_tensors!r}, expected 'np', 'pt' or None")
         result: dict[str, np.ndarray] = {}

@@ -19,6 +19,9 @@ from hypothesis import strategies as st
 from transformers.activations import ACT2FN
 
 from minclip.config import ACTIVATIONS, Config
+from minclip.inputs import ImageInputs, TextInputs
+from minclip.layers import silent
+from minclip.towers import vision_tower
 from minclip.weights import Weights
 
 ACT2FN["selu"] = torch.nn.SELU  # Transformers documents it for CLIP and answers with a KeyError
@@ -253,3 +256,22 @@ def assert_same_in_both_types(single: tuple[Answer, Answer], double: tuple[Answe
     for name, value in expected.items():
         assert np.asarray(found[name]).dtype == np.float32, f"{name} is not float32"
         assert_close(found[name], value, name, max(2e-5, 4 * error(value, exact[name])))
+
+
+# --- our towers -----------------------------------------------------------------------------------------------------
+
+
+def run_text(model: Pair, note: Any = silent, **given: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The text tower on inputs as they are, without the limits that `minclip.inputs` sets."""
+    text, family = model.config.text_config, model.config.family
+    if given.get("input_ids") is None:
+        given["input_ids"] = np.full(given["inputs_embeds"].shape[:2], text.pad_token_id + 1)
+    if given.get("attention_mask") is not None:
+        given["attention_mask"] = given["attention_mask"].astype(bool)
+    ends = None if family.ends is None else family.ends(given["input_ids"], text)
+    return family.text_tower(TextInputs(**given, ends=ends), model.weights, text, pool=family.pool, note=note)
+
+
+def run_vision(model: Pair, note: Any = silent, **given: Any) -> tuple[np.ndarray, np.ndarray]:
+    given["pixel_values"] = given["pixel_values"].astype(model.weights.dtype)
+    return vision_tower(ImageInputs(**given), model.weights, model.config.vision_config, note=note)

@@ -61,6 +61,8 @@ def tower_fields(draw: st.DrawFn, kind: type) -> dict[str, Any]:
         "hidden_act": st.sampled_from(ACTIVATIONS),
         "layer_norm_eps": st.sampled_from([1e-5, 1e-6, 0.5]),
         "attention_dropout": st.sampled_from([0.0, 0.25]),
+        "initializer_range": st.sampled_from([0.02, 0.1]),
+        "initializer_factor": st.sampled_from([1.0, 0.5]),
         "hidden_dropout_prob": st.sampled_from([0.0, 0.25]),
         "attention_probs_dropout_prob": st.sampled_from([0.0, 0.25]),
         "max_position_embeddings": st.integers(200, 600),
@@ -78,7 +80,7 @@ def whole_files(draw: st.DrawFn, legacy: bool = False) -> dict[str, Any]:
     """A whole model's config.json; legacy: with towers' fields also where the oldest files had them."""
     family = draw(families)
     given = {"model_type": family, **draw(st.fixed_dictionaries({}, optional={"projection_dim": st.integers(1, 99)}))}
-    for name, kind in (("text_config", FAMILIES[family].text), ("vision_config", VisionConfig)):
+    for name, kind in (("text_config", FAMILIES[family].text_config), ("vision_config", VisionConfig)):
         for key in (name, f"{name}_dict") if legacy else (name,):
             if draw(st.booleans()):
                 given[key] = draw(tower_fields(kind))

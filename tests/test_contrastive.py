@@ -1,5 +1,6 @@
 """Logits, probabilities and the loss against Transformers and PyTorch, the single-tower heads included."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,15 @@ from peers import (
     draw_text,
     pairs,
     run_peer,
+    run_text,
+    run_vision,
     seeds,
     thorough,
 )
 
 from minclip.config import Config
 from minclip.contrastive import contrastive_loss, logits_per_image, probabilities, unit
-from minclip.towers import causal_text_tower, head, roberta_text_tower, vision_tower
+from minclip.towers import head
 from minclip.weights import Weights
 
 finite = st.floats(-100, 100)
@@ -35,11 +38,10 @@ finite = st.floats(-100, 100)
 
 def whole_model(model: Pair, text: dict[str, Any], vision: dict[str, Any]) -> tuple[Answer, Answer]:
     """Our answer and the peer's."""
-    w, config = model.weights, model.config
+    w = model.weights
     vision = {**vision, "pixel_values": vision["pixel_values"].astype(w.dtype)}
-    tower = causal_text_tower if config.model_type in CAUSAL else roberta_text_tower
-    text_embeds = head("text_projection", tower(w=w, config=config.text_config, **text)[1], w)
-    image_embeds = head("visual_projection", vision_tower(w=w, config=config.vision_config, **vision)[1], w)
+    text_embeds = head("text_projection", run_text(model, **text)[1], w)
+    image_embeds = head("visual_projection", run_vision(model, **vision)[1], w)
     assert text_embeds is not None
     assert image_embeds is not None
     found: Answer = {"text_embeds": unit(text_embeds), "image_embeds": unit(image_embeds)}
@@ -65,11 +67,10 @@ def test_projected_features_equal_the_peer(data: st.DataObject, model: Pair) -> 
     model = model.double()
     text, vision = draw_text(data.draw, model.config), draw_pixels(data.draw, model.config)
     vision["pixel_values"] = vision["pixel_values"].astype(np.float64)
-    tower = causal_text_tower if model.config.model_type in CAUSAL else roberta_text_tower
-    _, pooled = tower(w=model.weights, config=model.config.text_config, **text)
+    _, pooled = run_text(model, **text)
     expected = run_peer(Call(model.peer, "get_text_features"), **text)
     assert_close(head("text_projection", pooled, model.weights), expected.pooler_output, "text features", EXACT)
-    _, pooled = vision_tower(w=model.weights, config=model.config.vision_config, **vision)
+    _, pooled = run_vision(model, **vision)
     expected = run_peer(Call(model.peer, "get_image_features"), **vision)
     assert_close(head("visual_projection", pooled, model.weights), expected.pooler_output, "image features", EXACT)
 
@@ -104,7 +105,7 @@ def test_the_classification_head_equals_the_peer(data: st.DataObject, model: Pai
     vision["interpolate_pos_encoding"] = False
     c, side = model.config.vision_config.num_channels, model.config.vision_config.image_size
     vision["pixel_values"] = np.random.default_rng(data.draw(seeds)).standard_normal((2, c, side, side))
-    state, _ = vision_tower(w=w, config=model.config.vision_config, **vision)
+    state, _ = run_vision(replace(model, weights=w), **vision)
     logits = head("classifier", state[:, 1:].mean(axis=1), w)
     expected = run_peer(peer, pixel_values=vision["pixel_values"])
     assert_close(logits, expected.logits, "logits", EXACT)

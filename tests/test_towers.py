@@ -23,13 +23,14 @@ from peers import (
     draw_text,
     pairs,
     run_peer,
+    run_text,
+    run_vision,
     seeds,
     thorough,
 )
 
 from minclip.config import MetaClip2TextConfig, TextConfig, VisionConfig
-from minclip.inputs import ImageInputs, TextInputs
-from minclip.layers import layer_norm, silent
+from minclip.layers import layer_norm
 from minclip.towers import (
     cubic_weights,
     end_of_text,
@@ -37,26 +38,8 @@ from minclip.towers import (
     interpolate_positions,
     patch_embeddings,
     roberta_positions,
-    vision_tower,
 )
 from minclip.weights import Weights
-
-
-def run_text(model: Pair, note: Any = silent, **given: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The text tower on inputs as they are, without the limits that `minclip.inputs` sets."""
-    text, family = model.config.text_config, model.config.family
-    if given.get("input_ids") is None:
-        given["input_ids"] = np.full(given["inputs_embeds"].shape[:2], text.pad_token_id + 1)
-    if given.get("attention_mask") is not None:
-        given["attention_mask"] = given["attention_mask"].astype(bool)
-    ends = None if family.ends is None else family.ends(given["input_ids"], text)
-    return family.text_tower(TextInputs(**given, ends=ends), model.weights, text, pool=family.pool, note=note)
-
-
-def run_vision(model: Pair, note: Any = silent, **given: Any) -> tuple[np.ndarray, np.ndarray]:
-    given["pixel_values"] = given["pixel_values"].astype(model.weights.dtype)
-    return vision_tower(ImageInputs(**given), model.weights, model.config.vision_config, note=note)
-
 
 # --- the peer ------------------------------------------------------------------------------------------------------
 

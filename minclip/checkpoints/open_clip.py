@@ -163,12 +163,13 @@ def _fill(
 RESAMPLE = {"bicubic": 3, "bilinear": 2}  # Pillow's numbers, as preprocessor_config.json has them
 
 
-def image_processor_fields(path: Path) -> dict[str, Any]:
+def image_processor_fields(path: Path, side: int) -> dict[str, Any]:
     """What OpenAI's and open_clip's transform does differently from the image processor that is CLIP's own.
 
-    path: a checkpoint folder or a lone weight file. Fields of `ImageProcessor`: `crop_rounding`, and where there is an
-    open_clip_config.json, what its `preprocess_cfg` asks for. Nothing where a config.json alone describes the model.
-    Raises ConfigError, naming the file, for a resize that minclip does not have.
+    path: a checkpoint folder or a lone weight file. side: that of the images which the vision tower takes. Returns
+    fields of `ImageProcessor`: `crop_rounding`, and where there is an open_clip_config.json, what its `preprocess_cfg`
+    asks for; nothing where a config.json alone describes the model. Raises ConfigError, naming the file, for a resize
+    that minclip does not have.
     """
     folder = path if path.is_dir() else path.parent
     rounding = {"crop_rounding": "half_even"}  # torchvision's CenterCrop, by Python's round()
@@ -182,9 +183,6 @@ def image_processor_fields(path: Path) -> dict[str, Any]:
     mode, interpolation = given.get("resize_mode", "shortest"), given.get("interpolation", "bicubic")
     if mode not in ("shortest", "squash") or interpolation not in ("bicubic", "bilinear"):
         raise ConfigError(f"{file}: resize_mode {mode!r} with interpolation {interpolation!r} is not supported")
-    vision = config_from_dict(content, str(file)).vision_config
-    assert vision is not None  # open_clip has whole models only
-    side = vision.image_size
     square = {"height": side, "width": side}
     return {
         "size": square if mode == "squash" else {"shortest_edge": side},

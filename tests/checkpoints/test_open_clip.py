@@ -178,7 +178,7 @@ def with_preprocessing(folder: Path, **fields: Any) -> Path:
 
 
 def test_open_clip_images_are_resized_by_the_shorter_side_and_cropped_half_to_even(tmp_path: Path) -> None:
-    assert open_clip.image_processor_fields(with_preprocessing(tmp_path)) == {
+    assert open_clip.image_processor_fields(with_preprocessing(tmp_path), 11) == {
         "size": {"shortest_edge": 11},
         "crop_size": {"height": 11, "width": 11},
         "resample": 3,
@@ -188,17 +188,17 @@ def test_open_clip_images_are_resized_by_the_shorter_side_and_cropped_half_to_ev
 
 def test_open_clip_options_for_images_reach_the_image_processor(tmp_path: Path) -> None:
     given = {"mean": [0.1, 0.2, 0.3], "std": [1, 2, 3], "interpolation": "bilinear", "resize_mode": "squash"}
-    found = open_clip.image_processor_fields(with_preprocessing(tmp_path, **given))
+    found = open_clip.image_processor_fields(with_preprocessing(tmp_path, **given), 11)
     assert found["size"] == {"height": 11, "width": 11}
     assert (found["image_mean"], found["image_std"], found["resample"]) == ([0.1, 0.2, 0.3], [1, 2, 3], 2)
 
 
 def test_a_lone_file_is_cropped_as_openai_does_and_a_folder_of_transformers_is_not(tmp_path: Path) -> None:
     (tmp_path / "ViT-B-32.pt").write_bytes(b"")
-    assert open_clip.image_processor_fields(tmp_path / "ViT-B-32.pt") == {"crop_rounding": "half_even"}
-    assert open_clip.image_processor_fields(tmp_path) == {}
+    assert open_clip.image_processor_fields(tmp_path / "ViT-B-32.pt", 224) == {"crop_rounding": "half_even"}
+    assert open_clip.image_processor_fields(tmp_path, 224) == {}
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
-    assert open_clip.image_processor_fields(tmp_path / "ViT-B-32.pt") == {}
+    assert open_clip.image_processor_fields(tmp_path / "ViT-B-32.pt", 224) == {}
 
 
 @pytest.mark.parametrize(
@@ -206,10 +206,10 @@ def test_a_lone_file_is_cropped_as_openai_does_and_a_folder_of_transformers_is_n
 )
 def test_a_resize_that_minclip_does_not_have_is_refused_by_name(tmp_path: Path, given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"open_clip_config\.json: resize_mode .* is not supported"):
-        open_clip.image_processor_fields(with_preprocessing(tmp_path, **given))
+        open_clip.image_processor_fields(with_preprocessing(tmp_path, **given), 224)
 
 
 def test_preprocessing_that_is_no_object_is_refused(tmp_path: Path) -> None:
     (tmp_path / "open_clip_config.json").write_text('{"preprocess_cfg": [1]}')
     with pytest.raises(ConfigError, match="preprocess_cfg must be a JSON object, not list"):
-        open_clip.image_processor_fields(tmp_path)
+        open_clip.image_processor_fields(tmp_path, 224)

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from minclip import checkpoints
+from minclip.backend import NumpyTowers
 from minclip.checkpoints.safetensors import convert, read_tensors, round_to_bfloat16, write_tensors
 from minclip.config import Config
 from minclip.errors import CheckpointError
+from minclip.inputs import image_inputs, text_inputs
 from minclip.shapes import expected_shapes
-from minclip.towers import causal_text_tower, vision_tower
 from minclip.weights import BFLOAT16, Weights, widen
 
 TYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
@@ -87,9 +88,10 @@ def test_a_text_only_job_never_touches_the_vision_tower(tmp_path: Path) -> None:
 
     _, weights = checkpoints.read(tmp_path)
     assert resident(tmp_path / "model.safetensors") <= slack
-    causal_text_tower(np.array([[0, 5, 19]]), weights, config.text_config)
+    towers = NumpyTowers(config, weights)
+    towers.text(text_inputs(config, input_ids=[[0, 5, 19]]))
     assert resident(tmp_path / "model.safetensors") <= text_size + slack
-    vision_tower(np.zeros((1, 3, 11, 11), np.float32), weights, config.vision_config)
+    towers.vision(image_inputs(config, np.zeros((1, 3, 11, 11), np.float32)))
     assert resident(tmp_path / "model.safetensors") >= vision_size
 
 
