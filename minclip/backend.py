@@ -143,11 +143,11 @@ def installed() -> dict[str, Callable[[], Backend | BackendError]]:
     def load(point: Any) -> Backend | BackendError:
         try:
             backend: Backend = point.load()()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             missing = isinstance(error, ImportError) and point.name in OURS
             remedy = f"pip install 'minclip[{OURS[point.name]}]'" if missing else f"it comes from {point.value}"
             found = one_line(error) or type(error).__name__
-            return BackendError(f"backend {point.name!r} cannot be imported ({found}); {remedy}")
+            return BackendError(f"backend {point.name!r} cannot start ({found}); {remedy}")
         return backend
 
     found: dict[str, Callable[[], Backend | BackendError]] = {"numpy": NumpyBackend}
@@ -163,7 +163,7 @@ def status() -> dict[str, list[str] | BackendError]:
         backend = load()
         try:
             found[name] = backend if isinstance(backend, BackendError) else backend.devices()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             found[name] = BackendError(f"backend {name!r} cannot list its devices: {one_line(error)}")
     return found
 

@@ -494,8 +494,8 @@ class Model:
         if not np.isfinite(rows).all():
             bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim))))[0])
             raise CheckpointError(
-                f"{self.source}: the {what} of row {bad} hold NaN or infinity; either the weights do (minclip info "
-                "--check tells), or they overflow in half precision (dtype='float32' does not)"
+                f"{self.source}: the {what} of row {bad} hold NaN or infinity; either the weights do, which "
+                f"minclip info --check {self.source} tells, or half precision overflows, which dtype='float32' does not"
             )
         return rows
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
-from minclip.backend import Backend, installed
+from minclip.backend import status
 from minclip.errors import BackendError
-from minclip.files import one_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,15 +13,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    for name, start in sorted(installed().items()):
-        print(f"{name:<10} {devices_or_reason(start)}")
+    for name, found in status().items():
+        print(f"{name:<10} {found if isinstance(found, BackendError) else ', '.join(found)}")
     return 0
-
-
-def devices_or_reason(start: Callable[[], Backend | BackendError]) -> str:
-    """The devices of a backend, or in one line why it cannot start: a plugin may raise anything, even SystemExit."""
-    try:
-        backend = start()
-        return one_line(backend) if isinstance(backend, BackendError) else ", ".join(backend.devices())
-    except (Exception, SystemExit) as error:
-        return f"cannot start: {type(error).__name__}: {one_line(error)}"

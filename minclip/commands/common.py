@@ -11,12 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from minclip import notice
 from minclip.checkpoints import sources
 from minclip.commands.printing import complain
-from minclip.errors import CheckpointError, ImageError
+from minclip.errors import ImageError
 from minclip.files import replacing
 from minclip.images import image_suffixes
 from minclip.loading import load
@@ -49,16 +47,6 @@ def model_argument(parser: argparse.ArgumentParser) -> None:
 def load_model(options: argparse.Namespace) -> Model:
     """The model that --model, --backend, --device and --dtype name."""
     return load(options.model, backend=options.backend, device=options.device, dtype=options.dtype)
-
-
-def check_finite(embeds: np.ndarray, names: Sequence[str], model: Model) -> None:
-    """Raises CheckpointError naming the first of embeds (n, p) that holds NaN or infinity."""
-    bad = np.flatnonzero(~np.isfinite(embeds).all(axis=1))
-    if len(bad):
-        raise CheckpointError(
-            f"{model.source} gives no finite numbers for {names[bad[0]]} and {len(bad) - 1} others; "
-            f"see which weights are damaged with minclip info --check {model.source}"
-        )
 
 
 # --- pictures and what is left out ---------------------------------------------------------------------------------

@@ -59,7 +59,6 @@ def embed_texts(texts: list[str], output: Path, options: argparse.Namespace) -> 
     with common.writing(output) as file:
         model = common.load_model(options)
         embeds = model.encode_text(texts, batch_size=options.batch_size, progress=sys.stderr.isatty())
-        common.check_finite(embeds, texts, model)
         np.savez(file, embeds=embeds, texts=np.array(texts), model=model.source, fingerprint=fingerprint(model))
     print(f"wrote {len(embeds)} embeddings of {embeds.shape[1]} numbers to {output}", file=sys.stderr)
     return 0
@@ -85,7 +84,6 @@ def embed_pictures(output: Path, options: argparse.Namespace) -> int:
         paths = pictures.read()[: len(embeds)]
         if not paths:
             raise ValueError(f"none of the {len(pictures.paths)} pictures could be read, so {output} was not written")
-        common.check_finite(embeds, paths, model)
         np.savez(file, embeds=embeds, paths=np.array(paths), model=model.source, fingerprint=fingerprint(model))
     print(f"wrote {len(paths)} embeddings of {embeds.shape[1]} numbers to {output}", file=sys.stderr)
     if failure is not None:

@@ -35,7 +35,6 @@ def run(options: argparse.Namespace) -> int:
     pictures = common.Pictures(options.images)
     model = common.load_model(options)
     label_embeds = model.label_embeds(labels, options.template)
-    common.check_finite(label_embeds, labels, model)
     common.hint_at_lone_label(labels)
     for start in range(0, len(pictures.paths), AT_A_TIME):
         paths = pictures.paths[start : start + AT_A_TIME]
@@ -45,7 +44,6 @@ def run(options: argparse.Namespace) -> int:
 
         image_embeds = model.encode_image(paths, batch_size=AT_A_TIME, on_error=left_out)
         rankings = iter(model.rank(image_embeds, labels, label_embeds, top_k=options.top_k))
-        common.check_finite(image_embeds, [p for i, p in enumerate(paths, start) if i not in pictures.errors], model)
         for index, path in enumerate(paths, start):
             error = pictures.errors.get(index)
             if options.json:

@@ -16,6 +16,7 @@ import pytest
 from command_line import command, damaged, left_in, on_terminal, run
 
 import minclip
+from minclip.backend import NumpyTowers
 from minclip.commands.cli import main
 from minclip.fingerprint import fingerprint
 
@@ -95,16 +96,16 @@ def test_a_full_disk_leaves_the_old_output_and_nothing_else(
 def test_embed_keeps_what_was_done_before_the_memory_ran_out(
     miniature: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vision = minclip.Model._vision
+    vision = NumpyTowers.vision
     calls = []
 
-    def second_fails(self: minclip.Model, *given: object, **named: object) -> object:
+    def second_fails(self: NumpyTowers, *given: object, **named: object) -> object:
         calls.append(given)
         if len(calls) == 2:
             raise minclip.BackendError("out of memory")
         return vision(self, *given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(minclip.Model, "_vision", second_fails)
+    monkeypatch.setattr(NumpyTowers, "vision", second_fails)
     out = tmp_path / "out.npz"
     command = "embed", pictures, "--batch-size", 1, "-o", out, "--model", miniature
     _, err = run(*command, code=2, capsys=capsys)

@@ -110,7 +110,7 @@ PLUGINS = {
 def test_a_plugin_that_cannot_start_is_named_with_its_reason_and_costs_nobody_else(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    points = [SimpleNamespace(name=name, load=load) for name, load in PLUGINS.items()]
+    points = [SimpleNamespace(name=name, load=load, value=f"{name}:Backend") for name, load in PLUGINS.items()]
     monkeypatch.setattr(minclip.backend, "entry_points", lambda **_: points)
     out, err = run("backends", capsys=capsys)
     said = {line.split()[0]: line for line in out.splitlines()}

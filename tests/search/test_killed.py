@@ -78,7 +78,7 @@ def test_killing_at_random_moments_loses_nothing(times: int, miniature: Path, tm
         assert same(content(index), new)
         assert len(index.store.vectors()) <= len(old) + len(new)
         shutil.rmtree(target)
-    assert interrupted >= times / 2
+    assert interrupted >= times // 3  # else the moments were not spread over the run
 
 
 def test_killed_between_vectors_and_commit_it_keeps_what_was_there(

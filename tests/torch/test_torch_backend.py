@@ -227,7 +227,7 @@ def test_native_inputs_are_taken_without_a_copy(miniature: Path) -> None:
     pixels = torch.randn(2, 3, 32, 32)
     seen: list[int] = []
     hook = model.towers.module.vision_model.register_forward_pre_hook(  # type: ignore[attr-defined]
-        lambda module, given: seen.append(given[0].data_ptr())
+        lambda module, given: seen.append(given[0].pixel_values.data_ptr())
     )
     model.get_image_features(pixel_values=pixels)
     hook.remove()
@@ -313,7 +313,7 @@ def test_without_torch_the_error_has_the_install_line(miniature: Path) -> None:
         "except minclip.BackendError as error: print(error)\n"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
-    assert 'pip install "minclip[torch]"' in said
+    assert "pip install 'minclip[torch]'" in said
     assert len(said.splitlines()) == 1
 
 

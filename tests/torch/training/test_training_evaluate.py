@@ -176,7 +176,7 @@ def test_a_card_that_cannot_take_results_is_refused_before_the_work(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere", "DATA"], "no folder 'nowhere'"),
+        (["nowhere", "DATA"], "no folder or file 'nowhere'"),
         (["MODEL", "absent.jsonl"], "absent.jsonl cannot be read"),
         (["MODEL", "DATA", "--set", "moons"], "has no entry of the set 'moons'"),
         (["MODEL", "DATA", "--languages", "xx"], "in 'xx'; all have en, fr"),
