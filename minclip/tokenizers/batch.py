@@ -105,7 +105,8 @@ class Tokenizer(ABC):
         if limit is not None and limit < 0:
             raise TokenizerError(f"max_length={max_length} has no room for the {frame} framing tokens; use at least 2")
         short = len(text) <= COUNTED and not truncation
-        ids = self.encode_text(text, None if limit is None or short else limit + 1)
+        # a text of few characters is read whole: to stop early in it would take longer than to go on
+        ids = self.encode_text(text, None if limit is None or short or len(text) <= limit else limit + 1)
         if limit is not None and len(ids) > limit:
             if not truncation:
                 count = f"{len(ids) + frame}" if short else "many"

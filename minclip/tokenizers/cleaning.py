@@ -107,7 +107,7 @@ def _repair(text: str) -> Iterator[str]:
 
 def _unescape(text: str) -> str:
     """`html.unescape`, but for its refusal of numbers of thousands of digits: no character has more than seven."""
-    return html.unescape(_LONG_NUMBER.sub(r"&#\1", text))
+    return html.unescape(_LONG_NUMBER.sub(r"&#\1", text)) if "&" in text else text
 
 
 def _shorten_entities(line: str) -> str:
