@@ -134,9 +134,10 @@ class Model:
         if not self.config.is_classifier:
             raise CheckpointError(f"{self.source} has no image-classification head; use zero_shot with labels of yours")
         logits = self._encode_images(images, lambda out: out.logits, batch_size=batch_size)
-        rows = classification.scores(self.towers.to_numpy(logits), self.config.problem_type)
+        found = self._finite("logits", self.towers.to_numpy(logits))  # a sigmoid makes 0 or 1 of an infinity
+        rows = classification.scores(found, self.config.problem_type)
         labels = [self.config.id2label.get(i, f"LABEL_{i}") for i in range(rows.shape[1])]
-        rankings = [rank(labels, row, top_k) for row in self._finite("scores", rows)]
+        rankings = [rank(labels, row, top_k) for row in rows]
         return rankings if is_batch(images) else rankings[0]
 
     @overload
