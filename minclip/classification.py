@@ -46,6 +46,9 @@ def loss(logits: np.ndarray, labels: np.ndarray, problem_type: str | None) -> fl
     if labels.shape != expected:
         raise ValueError(f"labels have shape {labels.shape}, expected {(b, classes)} for {problem_type}")
     targets = labels.reshape(logits.shape).astype(logits.dtype)
+    if not np.isfinite(targets).all() or (problem_type == MULTI and not ((targets >= 0) & (targets <= 1)).all()):
+        allowed = "from 0 to 1" if problem_type == MULTI else "that are finite"
+        raise ValueError(f"labels must be numbers {allowed} for {problem_type}")
     if problem_type == REGRESSION:
         return float(((logits - targets) ** 2).mean())
     # log(1 + exp(x)) - x y, with the exponential of a number that is not positive

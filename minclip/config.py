@@ -314,7 +314,7 @@ class Config:
             top["problem_type"] = self.problem_type
         towers = {"text_config": self.text_config, "vision_config": self.vision_config}
         present = {name: _tower_dict(tower) for name, tower in towers.items() if tower is not None}
-        if len(present) == 1:
+        if len(present) == 1 and not self.is_classifier:  # a classifier's is expected inside a whole config
             (tower,) = present.values()
             return {**self.extra, **top, **tower}
         shared = ("model_type", "projection_dim", "logit_scale_init_value", "initializer_factor")

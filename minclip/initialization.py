@@ -9,6 +9,7 @@ import numpy as np
 
 from minclip.config import AnyTowerConfig, Config
 from minclip.errors import CheckpointError
+from minclip.ranking import checked_labels
 from minclip.shapes import expected_shapes
 from minclip.weights import Weights
 
@@ -23,20 +24,24 @@ def initial_weights(config: Config, seed: int = 0) -> Weights:
 
 
 def with_classifier(config: Config, weights: Weights, labels: Sequence[str], seed: int = 0) -> tuple[Config, Weights]:
-    """The vision tower of a checkpoint with a new, random head for these labels. Raises CheckpointError without one."""
+    """The vision tower of a checkpoint with a new, random head for these labels.
+
+    Raises CheckpointError where there is no vision tower, ValueError for labels that are none or not all different.
+    """
     if config.vision_config is None:
         raise CheckpointError("there is no vision tower to put a classifier on; load a checkpoint that has one")
-    if isinstance(labels, str) or not labels or len(set(labels)) < len(labels):
-        raise ValueError(f"labels must be a list of different names, not {labels!r:.80}")
     head = replace(
         config,
         text_config=None,
         architectures=(f"{config.family.class_prefix}ForImageClassification",),
-        id2label=dict(enumerate(labels)),
+        id2label=dict(enumerate(checked_labels(labels))),
+        problem_type=None,
     )
     new = initial_weights(replace(head, vision_config=replace(config.vision_config, num_hidden_layers=1)), seed)
     tower = {name: weights.stored(name) for name in weights if name.startswith("vision_model.")}
-    return head, Weights(tower | {name: new[name] for name in ("classifier.weight", "classifier.bias")})
+    return head, Weights(
+        tower | {name: new[name] for name in ("classifier.weight", "classifier.bias")}, files=weights.files
+    )
 
 
 def _draw(name: str, shape: tuple[int, ...], config: Config, rng: np.random.Generator) -> np.ndarray:
@@ -58,7 +63,8 @@ def _deviation(name: str, shape: tuple[int, ...], config: Config) -> float:
     tower: AnyTowerConfig | None = config.text_config if name.startswith("text") else config.vision_config
     assert tower is not None
     if name.split(".")[0] in ("text_projection", "visual_projection", "classifier"):
-        factor = config.initializer_factor if config.is_whole else tower.initializer_factor
+        alone = not (config.is_whole or config.is_classifier)  # the config is then the tower's
+        factor = tower.initializer_factor if alone else config.initializer_factor
         return shape[1] ** -0.5 * factor
     d, factor, part = tower.hidden_size, tower.initializer_factor, name.split(".")[-2]
     if part in ("q_proj", "k_proj", "v_proj", "fc2"):  # smaller in deep towers, whose branches add up

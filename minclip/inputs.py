@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from minclip.config import AnyTextConfig, Config
+from minclip.files import one_line
 
 Array = TypeVar("Array")  # NumPy's array at the edge; inside a backend, its own kind
 
@@ -121,6 +122,8 @@ def text_inputs(config: Config, **given: Any) -> TextInputs[np.ndarray]:
     if "input_ids" not in arrays and ("inputs_embeds" not in arrays or family.ends is not None):
         raise ValueError("input_ids is missing; make them with model.processor(text=...)")
     embeds = arrays.get("inputs_embeds")
+    if embeds is not None and (embeds.ndim != 3 or not embeds.size):
+        raise ValueError(f"inputs_embeds has shape {embeds.shape}, expected (texts, tokens, {text.hidden_size})")
     if "input_ids" not in arrays and embeds is not None:
         arrays["input_ids"] = np.full(embeds.shape[:2], (text.pad_token_id + 1) % text.vocab_size)
     ids = arrays["input_ids"] = _checked_ids(arrays["input_ids"], text)
@@ -149,22 +152,26 @@ def text_inputs(config: Config, **given: Any) -> TextInputs[np.ndarray]:
 def as_numpy(name: str, value: Any) -> np.ndarray:
     """A list, an array or another library's tensor as NumPy's array, without a copy where memory can be shared.
 
+    Its numbers come in the machine's own byte order and in at most 64 bits, which is what every backend takes.
     Tensors that require gradients, lie on a device or are bfloat16 are known by their methods, as PyTorch spells them.
     Raises ValueError for ragged lists and for what is no array.
     """
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        if "bfloat16" in str(value.dtype):
-            value = value.float()
     try:
+        if hasattr(value, "detach") and hasattr(value, "cpu"):
+            value = value.detach().cpu()
+            if "bfloat16" in str(value.dtype):
+                value = value.float()
         array = np.asarray(value)
     except ValueError:
         raise ValueError(f"{name} is a list whose rows differ in length; pad them to one length") from None
     except (TypeError, OverflowError, RuntimeError) as error:
-        raise ValueError(f"{name} cannot become an array: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{name} cannot become an array: {one_line(error)}") from None
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"{name} is {type(value).__name__} {value!r:.60}, expected an array of numbers")
-    return array
+        shown = " ".join(repr(value).split())
+        raise ValueError(f"{name} is {type(value).__name__} {shown:.60}, expected an array of numbers")
+    wide = array.dtype.kind == "f" and array.dtype.itemsize > 8
+    with np.errstate(over="ignore"):  # infinity is refused where numbers must be finite
+        return array.astype(np.float64 if wide else array.dtype.newbyteorder("="), copy=False)
 
 
 def _checked_ids(ids: np.ndarray, text: AnyTextConfig) -> np.ndarray:

@@ -134,9 +134,10 @@ class Model:
         if not self.config.is_classifier:
             raise CheckpointError(f"{self.source} has no image-classification head; use zero_shot with labels of yours")
         logits = self._encode_images(images, lambda out: out.logits, batch_size=batch_size)
-        rows = classification.scores(self.towers.to_numpy(logits), self.config.problem_type)
+        found = self._finite("logits", self.towers.to_numpy(logits))  # a sigmoid makes 0 or 1 of an infinity
+        rows = classification.scores(found, self.config.problem_type)
         labels = [self.config.id2label.get(i, f"LABEL_{i}") for i in range(rows.shape[1])]
-        rankings = [rank(labels, row, top_k) for row in self._finite("scores", rows)]
+        rankings = [rank(labels, row, top_k) for row in rows]
         return rankings if is_batch(images) else rankings[0]
 
     @overload
@@ -293,12 +294,6 @@ class Model:
         """
         record = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         pixels = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
-        if self.config.is_classifier:
-            return self._classified(self._as_numpy(self._vision(pixels, **record)), labels)
-        if labels is not None:
-            raise ValueError(f"labels are for image classifiers, which {self.source} is not; pass return_loss=True")
-        if input_ids is None and inputs_embeds is None:  # checked before the other tower has run for nothing
-            raise ValueError("input_ids is missing; make them with model.processor(text=...)")
         texts = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -307,6 +302,13 @@ class Model:
             "inputs_embeds": inputs_embeds,
             "head_mask": head_mask,
         }
+        if self.config.is_classifier:
+            given = _only(split_inputs(texts | pixels), 1)
+            return self._classified(self._as_numpy(self._vision(given, **record)), labels)
+        if labels is not None:
+            raise ValueError(f"labels are for image classifiers, which {self.source} is not; pass return_loss=True")
+        if input_ids is None and inputs_embeds is None:  # checked before the other tower has run for nothing
+            raise ValueError("input_ids is missing; make them with model.processor(text=...)")
         vision, text = self._vision(pixels, **record), self._text(texts, **record)
         image_embeds, text_embeds = (
             self._finite(f"{kind} embeddings", self.towers.to_numpy(self.towers.unit(self._embeds(output, kind))))
