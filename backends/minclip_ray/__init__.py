@@ -7,6 +7,7 @@ it is there, nothing is lost and nothing is there twice. A run that was cut off 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ def embed(
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # plans and tracebacks: errors are raised as well
     rows = [{"number": shard.number, "of": shard.of, "entries": list(shard.entries)} for shard in shards]
     made = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         Maker,

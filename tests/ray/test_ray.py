@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from miniature import captions, draw
 
 import minclip
+from minclip.commands.cli import main
 from minclip.errors import SearchError
 from minclip.search import shards
 
@@ -103,3 +105,34 @@ def test_a_model_that_no_machine_can_load_is_one_line(cluster: Any, photos: list
     with pytest.raises(SearchError, match="nowhere") as caught:
         minclip_ray.embed(photos, tmp_path / "ray", COUNT, source=str(tmp_path / "nowhere"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet", "tars"])
+def test_the_command_embeds_each_kind_of_source_as_one_process_does(
+    kind: str, cluster: Any, photos: list[str], miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plugin-0.dist-info").mkdir()  # as an installation registers the plugin
+    (tmp_path / "plugin-0.dist-info" / "entry_points.txt").write_text("[minclip.engines]\nray = minclip_ray:embed\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    source = tmp_path / {"folder": "photos", "parquet": "list.parquet", "tars": "tars"}[kind]
+    if kind == "parquet":
+        table = shards.pyarrow()[0].table({"image_path": photos})
+        pyarrow.write_table(table, source)
+    elif kind == "tars":
+        source.mkdir()
+        for number in range(4):
+            with tarfile.open(source / f"{number}.tar", "w") as tar:
+                for path in photos[number::4]:
+                    tar.add(path, Path(path).name)
+    words = ["embed", str(source), "--model", str(miniature), "-o"]
+    assert main([*words, str(tmp_path / "ray"), "--ray", "--shards", "4"]) == 1  # for 20.png is no picture
+    assert main([*words, str(tmp_path / "alone"), "--shard", "0/1"]) == 1
+    mine, expected = ({row["path"]: (row, vector) for row, vector in rows(tmp_path / at)} for at in ("ray", "alone"))
+    assert len(rows(tmp_path / "ray")) == len(mine) == 72
+    assert mine.keys() == expected.keys()
+    assert [row["image_path"] for row, _ in mine.values() if row["error"]] == [
+        next(row["image_path"] for row, _ in expected.values() if row["error"])
+    ]
+    for path, (row, vector) in mine.items():
+        assert row == expected[path][0]
+        assert np.abs(vector - expected[path][1]).max() < ROUNDING
