@@ -1,4 +1,4 @@
-"""`minclip diff`: compare a backend with the reference, step by step. Exit code 1 where they differ or a tower is missing."""
+"""`minclip diff`: compare a backend with the reference, step by step. Exit 1: they differ, or one lacks a tower."""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STEP_TOLERANCES", "TOLERANCES", "BackendConformance", "Case", "Comparison", "Divergence", "RandomModel", "cases",
-    "classifiers", "compare", "configs", "first_divergence", "image_inputs", "inputs", "models", "single_towers", "text_inputs", "weights",
+    "classifiers", "compare", "configs", "first_divergence", "image_inputs", "inputs", "models", "single_towers",
+    "text_inputs", "weights",
 ]  # fmt: skip
 
 HOMES = {"BackendConformance": "conformance", "TOLERANCES": "truth"} | dict.fromkeys(

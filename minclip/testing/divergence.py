@@ -158,10 +158,11 @@ def compare(
     if not given:
         both = " and ".join(towers) or "no"
         raise ValueError(f"nothing to compare: the models share {both} tower, the inputs are {', '.join(inputs)}")
-    judges, missing = [], []
+    judges: list[Judge] = []
+    missing: list[str] = []
     for tower, arguments in given.items():
         judge = Judge(tower, visible(arguments, model_a.config), tolerance)
-        runs = [partial(getattr(model.towers, tower), arguments) for model in (model_a, model_b)]
+        runs: list[Run] = [partial(getattr(model.towers, tower), arguments) for model in (model_a, model_b)]
         try:
             found = _compare_tower(judge, runs, (model_a.towers.to_numpy, model_b.towers.to_numpy))
         except (BackendError, NotImplementedError) as error:
@@ -302,6 +303,11 @@ class Step(NamedTuple):
     dtype: str
 
 
+def _dtype(value: Any) -> str:
+    """The type of a backend's array by NumPy's name, "" where it does not say."""
+    return str(getattr(value, "dtype", "")).rpartition(".")[2]
+
+
 def takes(run: Run, name: str) -> bool:
     """Whether a tower takes an argument of that name."""
     parameters = inspect.signature(run).parameters.values()
@@ -341,7 +347,7 @@ def _first_output(judge: Judge, outputs: list[TowerOutput], convert: tuple[ToNum
         if (a is None) != (b is None):
             return judge.at(name, f"there in the {'first' if b is None else 'second'} model only")
         if a is not None:
-            found = judge.values(name, convert[0](a), convert[1](b))
+            found = judge.values(name, convert[0](a), convert[1](b), _dtype(a), _dtype(b))
             if found is not None:
                 return found
     return None
@@ -360,7 +366,7 @@ def noted(run: Run, to_numpy: ToNumpy, which: str) -> list[Step]:
     steps: list[Step] = []
 
     def note(name: str, value: Any) -> None:
-        steps.append(Step(name, np.array(to_numpy(value)), str(getattr(value, "dtype", "")).rpartition(".")[2]))
+        steps.append(Step(name, np.array(to_numpy(value)), _dtype(value)))
 
     try:
         run(note=note)

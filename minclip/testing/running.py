@@ -110,24 +110,27 @@ class Claims:
             suppress_health_check=slow,
             report_multiple_bugs=False,
         )
-        failed: list[str] = []
+        failed: list[tuple[Exception, Any]] = []  # the last one is the smallest
 
         def watched(drawn: Any) -> None:
             try:
                 claim(drawn)
-            except AssertionError as error:
-                failed[:] = [f"{error}\n{described(drawn)}"]
+            except Exception as error:
+                failed[:] = [(error, drawn)]
                 raise
 
         try:
             limits(given(strategy)(watched))()
-        except (AssertionError, Flaky) as error:
-            if not failed:
+        except Exception as error:
+            found, drawn = failed[0] if failed else (error, None)
+            flaky = "\n(not every time)" if isinstance(error, Flaky) else ""
+            if not isinstance(found, AssertionError):  # of the backend's own: its traceback says where
+                error.__notes__ = [described(drawn)]
                 raise
-            failure = f"{failed[0]}\n(not every time)" if isinstance(error, Flaky) else failed[0]
+            failure = f"{found}\n{described(drawn)}{flaky}"
         else:
             return
-        raise Failure(failure) from None
+        raise ClaimError(failure) from None
 
     def build(self, model: RandomModel, dtype: str | None = None) -> Built:
         """The model on the backend under test."""
@@ -149,19 +152,19 @@ class Claims:
 
 
 try:
-    from pytest import fail
+    import pytest
 except ImportError:  # another test runner
 
-    class Failure(AssertionError):
+    class ClaimError(AssertionError):
         """A claim that is not borne out."""
 
 else:
 
-    class Failure(AssertionError, fail.Exception):  # type: ignore[no-redef]
-        """A claim that is not borne out. pytest shows its message alone: the traceback is the kit's, not the backend's."""
+    class ClaimError(AssertionError, pytest.fail.Exception):  # type: ignore[no-redef,misc,name-defined]
+        """A claim that is not borne out. pytest shows its message alone, no traceback of the kit."""
 
         def __init__(self, message: str) -> None:
-            fail.Exception.__init__(self, message, pytrace=False)
+            pytest.fail.Exception.__init__(self, message, pytrace=False)
 
 
 def described(drawn: Any) -> str:

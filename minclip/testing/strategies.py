@@ -16,6 +16,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from minclip.config import ACTIVATIONS, POSITION_TYPES, Config, RobertaConfig, TextConfig, VisionConfig
+from minclip.errors import ConfigError
 from minclip.families import FAMILIES
 from minclip.images import ImageProcessor
 from minclip.shapes import expected_shapes
@@ -208,7 +209,11 @@ def _set_fields(config: Config) -> dict[str, Any]:
         *above, key = path
         holder = given[above[0]] if above else given
         value = holder.pop(key)
-        if path == ("model_type",) or Config.from_dict(given).to_dict() != read:
+        try:
+            needed = Config.from_dict(given).to_dict() != read
+        except ConfigError:
+            needed = True
+        if needed:
             holder[key] = value
     return given
 
@@ -270,7 +275,9 @@ def text_inputs(
 
 @st.composite
 def image_inputs(draw: st.DrawFn, config: Config, *, interpolate: bool = False, batch: int = 0) -> dict[str, Any]:
-    """pixel_values (b, c, height, width), from flat to far out of range. interpolate: of any size, with interpolate_pos_encoding."""
+    """pixel_values (b, c, height, width), from flat to far out of range. interpolate: of any size,
+    with interpolate_pos_encoding.
+    """
     vision = config.vision_config
     assert isinstance(vision, VisionConfig)
     sides = st.integers(vision.patch_size, 3 * vision.image_size) if interpolate else st.just(vision.image_size)
