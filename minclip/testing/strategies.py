@@ -207,7 +207,9 @@ def _set_fields(config: Config) -> dict[str, Any]:
         (tower, key) for tower in ("text_config", "vision_config") for key in given.get(tower, ())
     ]:
         *above, key = path
-        holder = given[above[0]] if above else given
+        holder = given.get(above[0], {}) if above else given
+        if key not in holder:  # its tower was left out as a whole
+            continue
         value = holder.pop(key)
         try:
             needed = Config.from_dict(given).to_dict() != read
