@@ -143,9 +143,8 @@ def gathered(run: Pass, dembeds: np.ndarray, method: str, start_layer: int) -> n
     """
     layers = run.tower_config.num_hidden_layers
     start = start_layer % layers
-    pooled = run.pooled_at()
-    share = np.zeros((max(len(dembeds), len(pooled)), run.steps["layers.0.probabilities"].shape[-1]))
-    share[np.arange(len(share)), pooled] = 1
+    pooled = run.pooling_weights()  # (b, t)
+    share = np.broadcast_to(pooled, (max(len(dembeds), len(pooled)), pooled.shape[1])).copy()
     if method == "attention":
         maps = run.steps[f"layers.{layers - 1}.probabilities"].mean(axis=1)  # (b, t, t)
         return (share[:, None] @ maps)[:, 0]
@@ -163,8 +162,7 @@ def gathered(run: Pass, dembeds: np.ndarray, method: str, start_layer: int) -> n
             shares.append(shares[-1] + (shares[-1][:, None] @ cam)[:, 0])  # eq. 6
 
     run.backward(dembeds, Parameters(run.weights, wanted=False), note)
-    shares[-1][np.arange(len(share)), pooled] -= 1  # the identity that it began with
-    return shares[-1]
+    return shares[-1] - share  # without the identity that it began with
 
 
 def surgery(run: Pass, weights: Weights, texts: np.ndarray, redundant: np.ndarray | None) -> np.ndarray:

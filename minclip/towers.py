@@ -101,7 +101,8 @@ def cubic_weights(n_in: int, n_out: int) -> np.ndarray:
 # --- text ----------------------------------------------------------------------------------------------------------
 
 Pool = Callable[[np.ndarray, TextInputs[np.ndarray]], np.ndarray]
-"""What makes one vector (b, d) of the states (b, t, d) of a text; see the family's row."""
+"""What makes one vector (b, d) of the states (b, t, d) of a text: a sum of the states with weights that depend on the
+inputs alone, so that gradients and comparisons can be made from it. See the family's row."""
 
 
 def pool_end_of_text(x: np.ndarray, inputs: TextInputs[np.ndarray]) -> np.ndarray:
@@ -112,6 +113,12 @@ def pool_end_of_text(x: np.ndarray, inputs: TextInputs[np.ndarray]) -> np.ndarra
 def pool_first(x: np.ndarray, inputs: TextInputs[np.ndarray]) -> np.ndarray:
     """The state of the first token. (b, t, d) -> (b, d)"""
     return x[:, 0]
+
+
+def pooling_weights(pool: Pool, inputs: TextInputs[np.ndarray]) -> np.ndarray:
+    """How much each token's state counts in the pooled vector, (b, t): pooling is a weighted sum of states."""
+    b, t = inputs.input_ids.shape
+    return pool(np.broadcast_to(np.eye(t), (b, t, t)), inputs)
 
 
 def end_of_text(input_ids: np.ndarray, config: TextConfig) -> np.ndarray:

@@ -126,7 +126,7 @@ def test_relevance_is_the_published_rule(data: st.DataObject) -> None:
         relevance = torch.eye(t, dtype=torch.float64).expand(len(run.embeds), t, t)
         for attention in own[start:]:
             relevance = relevance + (attention.grad * attention).clamp(min=0).mean(dim=1) @ relevance
-        rows = np.arange(len(run.embeds)), run.pooled_at()
+        rows = np.arange(len(run.embeds)), run.pooling_weights().argmax(axis=1)
         expected = (relevance.detach().numpy() - np.eye(t))[rows]
         found = gathered(run, backwards.unit(towards, run.embeds), "relevance", start)
         np.testing.assert_allclose(found, expected, atol=1e-9 * max(1.0, expected.max()))

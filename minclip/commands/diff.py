@@ -1,4 +1,4 @@
-"""`minclip diff`: compare a backend with the reference, step by step. Exit code 1 where they differ."""
+"""`minclip diff`: compare a backend with the reference, step by step. Exit 1: they differ, or one lacks a tower."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import argparse
 
 from minclip.commands import common
 from minclip.loading import load
-from minclip.testing.divergence import first_divergence, probe
+from minclip.testing.divergence import compare
+from minclip.testing.probe import probe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +22,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     reference = load(options.model, dtype="float32")
     examined = common.load_model(options)
-    found = first_divergence(reference, examined, probe(reference, image=options.image, text=options.text))
-    print(f"{options.backend} agrees with numpy at every step" if found is None else f"{options.backend}: {found}")
-    return 0 if found is None else 1
+    found = compare(reference, examined, probe(reference, image=options.image, text=options.text))
+    print(f"{options.backend}: {found}")
+    return 1 if found.divergence or found.missing else 0

@@ -13,15 +13,14 @@ from minclip.gradients import towers as backwards
 from minclip.gradients.record import Parameters, Steps
 from minclip.inputs import ImageInputs, TextInputs, image_inputs, split_inputs, text_inputs
 from minclip.layers import Note, silent
-from minclip.towers import causal_text_tower, head, roberta_text_tower, vision_tower
+from minclip.towers import causal_text_tower, head, pooling_weights, roberta_text_tower, vision_tower
 from minclip.weights import Weights
 
-BACKWARDS: dict[Any, Callable[..., np.ndarray]] = {
-    vision_tower: backwards.vision_tower,
+TEXT_TOWERS: dict[Any, Callable[..., np.ndarray]] = {
     causal_text_tower: backwards.causal_text_tower,
     roberta_text_tower: backwards.roberta_text_tower,
 }
-"""The towers, and what undoes each."""
+"""Each text tower, and the function that goes back through it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,17 +43,24 @@ class Pass:
         """The config of this tower."""
         return self.config.vision_config if self.tower == "vision" else self.config.text_config
 
-    def pooled_at(self) -> np.ndarray:
-        """The token whose state stands for each row of the batch (b,)."""
-        return np.zeros(len(self.embeds), int) if self.tower == "vision" else backwards.pooled_at(self.inputs)
+    def pooling_weights(self) -> np.ndarray:
+        """How much each token's last state counts in the pooled vector, (b, t)."""
+        if self.tower == "text":
+            return pooling_weights(self.config.family.pool, self.inputs)
+        weights = np.zeros(self.steps["embeddings"].shape[:2])
+        weights[:, 0] = 1  # the class token
+        return weights
 
     def backward(self, dembeds: np.ndarray, p: Parameters, note: Note = silent) -> np.ndarray:
         """From dembeds (b, p) to the gradient of what the tower was given: pixels (b, c, h, w), or the embeddings of
         its tokens (b, t, d). On the way p's gradients are added up, and `note` is called with those of the steps."""
         dpooled = backwards.head(dembeds, PROJECTIONS[self.tower], self.pooled, p)
         note("pooled", dpooled)
-        back = BACKWARDS[vision_tower if self.tower == "vision" else self.config.family.text_tower]
-        return back(dpooled, p, self.steps, self.tower_config, self.inputs, note)
+        if self.tower == "vision":
+            return backwards.vision_tower(dpooled, p, self.steps, self.tower_config, self.inputs, note)
+        family = self.config.family
+        dstate = backwards.pooled_states(dpooled, family.pool, self.inputs)  # (b, t, d)
+        return TEXT_TOWERS[family.text_tower](dstate, p, self.steps, self.tower_config, self.inputs, note)
 
     def rows(self, chosen: np.ndarray) -> Pass:
         """The same pass for the chosen rows of the batch (n,), in that order; a row may be chosen more than once."""

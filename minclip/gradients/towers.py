@@ -1,4 +1,4 @@
-"""`minclip.towers` backwards: from the gradient of the pooled vector to those of pixels or tokens.
+"""`minclip.towers` backwards: from the gradient of the pooled vector, or of the states it is made of, to the inputs.
 
 Letters in shapes: b batch, c channels, t tokens, d width. `p` holds the tensors of the whole checkpoint and collects
 their gradients. `note` is called with the gradient of each step under the step's own name (`layers.3.probabilities`),
@@ -14,7 +14,7 @@ from minclip.gradients.layers import layer_norm, linear, post_norm_block, pre_no
 from minclip.gradients.record import Parameters, Steps
 from minclip.inputs import ImageInputs, TextInputs
 from minclip.layers import Note, causal_mask, padding_mask, silent
-from minclip.towers import cubic_weights, roberta_positions, under
+from minclip.towers import Pool, cubic_weights, pooling_weights, roberta_positions, under
 
 # --- vision --------------------------------------------------------------------------------------------------------
 
@@ -82,19 +82,18 @@ def interpolate_positions(dy: np.ndarray, grid: int, rows: int, columns: int) ->
 
 
 def causal_text_tower(
-    dpooled: np.ndarray,
+    dstate: np.ndarray,
     p: Parameters,
     steps: Steps,
     config: TextConfig,
     inputs: TextInputs[np.ndarray],
     note: Note = silent,
 ) -> np.ndarray:
-    """From dpooled (b, d) to the gradient of the token embeddings (b, t, d)."""
+    """From dstate (b, t, d) to the gradient of the token embeddings (b, t, d)."""
     p = p.at("text_model")
     t = inputs.input_ids.shape[1]
     last = steps[f"layers.{config.num_hidden_layers - 1}.output"]  # (b, t, d)
-    dx = spread(dpooled, inputs)
-    dx = layer_norm(dx, last, p, "final_layer_norm", config.layer_norm_eps)
+    dx = layer_norm(dstate, last, p, "final_layer_norm", config.layer_norm_eps)
     mask = causal_mask(t)  # (t, t)
     if inputs.attention_mask is not None:
         mask = mask & padding_mask(inputs.attention_mask)  # (b, 1, t, t)
@@ -108,29 +107,23 @@ def causal_text_tower(
     return dx
 
 
-def spread(dpooled: np.ndarray, inputs: TextInputs[np.ndarray]) -> np.ndarray:
-    """y = the state of one token:  dx = dy there, 0 elsewhere. (b, d) -> (b, t, d)"""
-    dx = np.zeros((len(dpooled), inputs.input_ids.shape[1], dpooled.shape[-1]), dpooled.dtype)
-    dx[np.arange(len(dx)), pooled_at(inputs)] = dpooled
-    return dx
-
-
-def pooled_at(inputs: TextInputs[np.ndarray]) -> np.ndarray:
-    """The token whose state stands for each text (b,): the one that ends it, or the first where nothing ends it."""
-    return np.zeros(len(inputs.input_ids), int) if inputs.ends is None else inputs.ends
+def pooled_states(dpooled: np.ndarray, pool: Pool, inputs: TextInputs[np.ndarray]) -> np.ndarray:
+    """y = sum of a_i x_i:  dx_i = a_i dy, where most a_i are 0 if one token is pooled. (b, d) -> (b, t, d)"""
+    weights = pooling_weights(pool, inputs).astype(dpooled.dtype)  # (b, t)
+    return weights[:, :, None] * dpooled[:, None, :]
 
 
 def roberta_text_tower(
-    dpooled: np.ndarray,
+    dstate: np.ndarray,
     p: Parameters,
     steps: Steps,
     config: RobertaConfig,
     inputs: TextInputs[np.ndarray],
     note: Note = silent,
 ) -> np.ndarray:
-    """From dpooled (b, project_dim) to the gradient of the token embeddings (b, t, d)."""
+    """From dstate (b, t, project_dim) to the gradient of the token embeddings (b, t, d)."""
     p, eps = p.at("text_model"), config.layer_norm_eps
-    dx = linear(spread(dpooled, inputs), steps["pre_LN"], p, "transformation")  # (b, t, d)
+    dx = linear(dstate, steps["pre_LN"], p, "transformation")  # (b, t, d)
     dx = layer_norm(dx, steps[f"layers.{config.num_hidden_layers - 1}.output"], p, "pre_LN", eps)
     mask = None if inputs.attention_mask is None else padding_mask(inputs.attention_mask)
     relative = None if config.position_embedding_type == "absolute" else config.position_embedding_type

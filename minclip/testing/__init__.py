@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minclip.testing.conformance import BackendConformance
-    from minclip.testing.divergence import STEP_TOLERANCES, Divergence, first_divergence
+    from minclip.testing.divergence import STEP_TOLERANCES, Comparison, Divergence, compare, first_divergence
     from minclip.testing.strategies import (
         Case,
         RandomModel,
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from minclip.testing.truth import TOLERANCES
 
 __all__ = [
-    "STEP_TOLERANCES", "TOLERANCES", "BackendConformance", "Case", "Divergence", "RandomModel", "cases", "classifiers",
-    "configs", "first_divergence", "image_inputs", "inputs", "models", "single_towers", "text_inputs", "weights",
+    "STEP_TOLERANCES", "TOLERANCES", "BackendConformance", "Case", "Comparison", "Divergence", "RandomModel", "cases",
+    "classifiers", "compare", "configs", "first_divergence", "image_inputs", "inputs", "models", "single_towers",
+    "text_inputs", "weights",
 ]  # fmt: skip
 
 HOMES = {"BackendConformance": "conformance", "TOLERANCES": "truth"} | dict.fromkeys(
-    ("STEP_TOLERANCES", "Divergence", "first_divergence"), "divergence"
+    ("STEP_TOLERANCES", "Comparison", "Divergence", "compare", "first_divergence"), "divergence"
 )
 
 

@@ -9,36 +9,33 @@
         dtypes = ("float32", "bfloat16")
 
 pytest collects the claims through the subclass. Elsewhere: `for name, check in TestTorch().claims(): check()`.
-Where a backend disagrees, the failure names the first tower, layer and step that differ (`first_divergence`), and
-hypothesis the smallest model and input it found.
+Where a backend disagrees, the failure names the first tower, layer and step that differ (`first_divergence`), what it
+led to, and the smallest model and input that hypothesis found. A backend of some families or of one tower says so:
+`families = ("clip",)`, `towers = ("text",)`; its other tower raises BackendError or NotImplementedError.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, ClassVar
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import assume
 from hypothesis import strategies as st
 
-from minclip.backend import Backend, PreparesPixels
+from minclip.backend import PreparesPixels
 from minclip.config import Config
 from minclip.contrastive import logits_per_image, probabilities
 from minclip.errors import BackendError
-from minclip.families import FAMILIES
 from minclip.images import ImageProcessor
 from minclip.inputs import checked_inputs
 from minclip.inputs import text_inputs as checked_text
-from minclip.testing.divergence import STEP_TOLERANCES, first_divergence, visible
+from minclip.testing.divergence import STEP_TOLERANCES, compare, visible
 from minclip.testing.gradients import pair_cases, towers_agree
+from minclip.testing.running import WIDTHS, Claims, needs
 from minclip.testing.strategies import (
     Case,
     RandomModel,
-    cases,
     classifiers,
     configs,
     image_inputs,
@@ -48,13 +45,8 @@ from minclip.testing.strategies import (
     single_towers,
     text_inputs,
 )  # fmt: skip
-from minclip.testing.truth import TOLERANCES, Built, blame, close, part, refusal, truth
+from minclip.testing.truth import TOLERANCES, blame, close, part, refusal, truth
 
-WIDTHS = {"float64": 8, "float32": 8, "bfloat16": 32, "float16": 32}
-"""The least width of towers and embeddings by dtype. The tolerances are those of real models, where a unit vector has
-hundreds of channels. Measured with the torch backend, 250 to 800 random models each: bfloat16 is off by at most 0.037
-at widths 8 to 16, 0.013 at 16 to 32 and 0.0093 at 32 to 64; float16 by a tenth of that. Sharp attention and tiny
-variances make it no worse, so that half precision is tried with the same weights as float32."""
 RECORDS = st.fixed_dictionaries({"output_hidden_states": st.booleans(), "output_attentions": st.booleans()})
 SIZES = {"num_attention_heads": 3, "hidden_size": 12, "intermediate_size": 10, "num_hidden_layers": 1}
 TINY = RandomModel(
@@ -70,74 +62,8 @@ TINY = RandomModel(
 )
 
 
-class BackendConformance:
-    """Every claim that a backend has to bear out, a method each. Subclass it and set `backend`.
-
-    device: passed to `build`. dtypes: which to prove; the first is the one that most claims are tried in. options:
-    further arguments of `build`. examples: random models per claim (and family, and dtype). shrink: whether hypothesis
-    looks for a smaller failing case. Override `native` where the backend has arrays of its own.
-
-    The methods are plain functions that make their hypothesis property when they are called, so that any number of
-    subclasses share nothing.
-    """
-
-    backend: ClassVar[Backend]
-    device: ClassVar[str | None] = None
-    dtypes: ClassVar[Sequence[str]] = ("float32",)
-    options: ClassVar[dict[str, Any]] = {}
-    examples: ClassVar[int] = 25
-    shrink: ClassVar[bool] = True
-
-    def native(self, array: np.ndarray) -> Any:
-        """An array of NumPy's as the backend's own."""
-        return array
-
-    # --- running ---------------------------------------------------------------------------------------------------
-
-    def pytest_generate_tests(self, metafunc: Any) -> None:
-        """pytest's hook: a claim about a family or a dtype is a test for each."""
-        for name, values in self._parameters().items():
-            if name in metafunc.fixturenames:
-                metafunc.parametrize(name, values)
-
-    def claims(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """Each claim, for each family and dtype it is about, with the function that tries it."""
-        for name in (name for name in dir(self) if name.startswith("test_")):
-            claim = getattr(self, name)
-            calls: list[tuple[str, dict[str, str]]] = [(name, {})]
-            for parameter in inspect.signature(claim).parameters:
-                values = self._parameters()[parameter]
-                calls = [(f"{label}[{value}]", {**call, parameter: value}) for label, call in calls for value in values]
-            yield from ((label, partial(claim, **call)) for label, call in calls)
-
-    def _parameters(self) -> dict[str, Sequence[str]]:
-        causal = [name for name, row in FAMILIES.items() if row.causal and row.ends is not None]
-        return {"family": sorted(FAMILIES), "causal_family": causal, "dtype": self.dtypes}
-
-    def for_all(self, strategy: st.SearchStrategy[Any], claim: Callable[[Any], None]) -> None:
-        """Try a claim on random examples."""
-        phases = [phase for phase in Phase if self.shrink or phase is not Phase.shrink]
-        slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-        limits = settings(max_examples=self.examples, deadline=None, phases=phases, suppress_health_check=slow)
-        limits(given(strategy)(claim))()
-
-    def build(self, model: RandomModel, dtype: str | None = None) -> Built:
-        """The model on the backend under test."""
-        dtype = self.dtypes[0] if dtype is None else dtype
-        return Built(
-            model.config,
-            self.backend.build(model.config, model.weights, device=self.device, dtype=dtype, **self.options),
-        )
-
-    @property
-    def tolerance(self) -> float:
-        """Of the first dtype, in which invariants are tried."""
-        return TOLERANCES[self.dtypes[0]]
-
-    @property
-    def width(self) -> int:
-        """The least width of random models. In half precision, where an error is one of many channels, it is larger."""
-        return WIDTHS[self.dtypes[0]]
+class BackendConformance(Claims):
+    """Every claim that a backend has to bear out, a method each. Subclass it and set `backend`; see `Claims`."""
 
     # --- agreement with the reference in float64 -------------------------------------------------------------------
 
@@ -148,28 +74,33 @@ class BackendConformance:
                 for tower, embeds in built.embed(case.inputs).items():
                     close(f"{tower} embeddings", embeds, expected[tower], TOLERANCES[dtype])
 
-        self.for_all(cases(configs(family, WIDTHS[dtype])), claim)
+        self.for_all(self.cases(configs(family, WIDTHS[dtype])), claim)
 
     def test_every_output_agrees_with_float64(self, family: str) -> None:
-        self.for_all(st.tuples(cases(configs(family, self.width)), RECORDS), self._outputs_agree)
+        self.for_all(st.tuples(self.cases(configs(family, self.width)), RECORDS), self._outputs_agree)
 
     def test_single_towers_agree_with_float64(self) -> None:
-        self.for_all(st.tuples(cases(single_towers(self.width)), RECORDS), self._outputs_agree)
+        self.for_all(
+            st.tuples(self.cases(single_towers(self.width, self.families, self.towers)), RECORDS), self._outputs_agree
+        )
 
+    @needs("vision")
     def test_classifiers_agree_with_float64(self) -> None:
-        self.for_all(st.tuples(cases(classifiers(self.width)), RECORDS), self._outputs_agree)
+        self.for_all(st.tuples(self.cases(classifiers(self.width, self.families)), RECORDS), self._outputs_agree)
 
+    @needs("vision")
     def test_interpolated_positions_agree_with_float64(self) -> None:
-        drawn = cases(configs("clip", self.width), image_inputs, interpolate=True)
+        drawn = self.cases(configs(self.families, self.width), image_inputs, interpolate=True)
         self.for_all(st.tuples(drawn, RECORDS), self._outputs_agree)
 
+    @needs("text")
     def test_optional_text_inputs_agree_with_float64(self, family: str) -> None:
-        drawn = cases(configs(family, self.width), optional_text_inputs)
+        drawn = self.cases(configs(family, self.width), optional_text_inputs)
         self.for_all(st.tuples(drawn, RECORDS), self._outputs_agree)
 
     def test_weights_stored_in_half_precision_mean_their_exact_values(self) -> None:
         stored = st.sampled_from(["float16", "bfloat16"])
-        drawn = stored.flatmap(lambda kind: cases(configs(None, self.width), stored=kind))
+        drawn = stored.flatmap(lambda kind: self.cases(configs(self.families, self.width), stored=kind))
         self.for_all(st.tuples(drawn, RECORDS), self._outputs_agree)
 
     def _outputs_agree(self, drawn: tuple[Case, dict[str, bool]]) -> None:
@@ -192,6 +123,7 @@ class BackendConformance:
                         scale = max(1.0, float(np.abs(other).max()))
                         close(f"{tower} {name}", one, other, allowed * scale, seen and seen.of(step))
 
+    @needs("text", "vision")
     def test_logits_and_probabilities_agree_with_float64(self, family: str) -> None:
         def claim(case: Case) -> None:
             with blame(case, built := self.build(case.model)):
@@ -201,15 +133,16 @@ class BackendConformance:
                 close("logits", found, expected, self.tolerance * math.exp(scale))
                 close("probabilities", probabilities(found), probabilities(expected), self.tolerance * math.exp(scale))
 
-        self.for_all(cases(configs(family, self.width)), claim)
+        self.for_all(self.cases(configs(family, self.width)), claim)
 
     def test_steps_are_noted_in_the_order_and_with_the_values_of_the_reference(self, family: str) -> None:
         def claim(case: Case) -> None:
-            found = first_divergence(truth(case.model), self.build(case.model), case.inputs)
-            assert found is None, str(found)
+            found = compare(truth(case.model), self.build(case.model), case.inputs)
+            assert found.divergence is None, str(found)
 
-        self.for_all(cases(configs(family, self.width)), claim)
+        self.for_all(self.cases(configs(family, self.width)), claim)
 
+    @needs("text", "vision")
     def test_gradients_agree_with_float64(self, family: str) -> None:
         """Of backends whose towers have them: see `minclip.testing.gradients`."""
         dtype = self.dtypes[0]
@@ -229,7 +162,7 @@ class BackendConformance:
                     alone = built.embed({name: array[i : i + 1] for name, array in given.items()})[tower][0]
                     close(f"{tower} row {i}", alone, row, self.tolerance)
 
-        self.for_all(cases(configs(family, self.width)), claim)
+        self.for_all(self.cases(configs(family, self.width)), claim)
 
     def test_permuting_a_batch_permutes_its_embeddings(self, family: str) -> None:
         def claim(case: Case) -> None:
@@ -238,8 +171,9 @@ class BackendConformance:
             for tower, embeds in built.embed(case.inputs).items():
                 close(tower, turned[tower][::-1], embeds, self.tolerance)
 
-        self.for_all(cases(configs(family, self.width)), claim)
+        self.for_all(self.cases(configs(family, self.width)), claim)
 
+    @needs("text")
     def test_more_padding_changes_nothing(self, family: str) -> None:
         def claim(case: Case) -> None:
             text, built = case.model.config.text_config, self.build(case.model)
@@ -255,8 +189,9 @@ class BackendConformance:
             close("text", built.embed(longer)["text"], built.embed(case.inputs)["text"], self.tolerance)
 
         paddings = ("right", "left", "holes", "none")
-        self.for_all(cases(configs(family, self.width), text_inputs, paddings=paddings), claim)
+        self.for_all(self.cases(configs(family, self.width), text_inputs, paddings=paddings), claim)
 
+    @needs("text")
     def test_ids_after_the_end_of_text_change_nothing(self, causal_family: str) -> None:
         def claim(case: Case) -> None:
             text, built = case.model.config.text_config, self.build(case.model)
@@ -268,9 +203,10 @@ class BackendConformance:
             other = {**case.inputs, "input_ids": np.where(after, (ids + 3) % (text.vocab_size - 1), ids)}
             close("text", built.embed(other)["text"], built.embed(case.inputs)["text"], self.tolerance)
 
-        drawn = cases(configs(causal_family, self.width), text_inputs, paddings=("right", "unmasked"))
+        drawn = self.cases(configs(causal_family, self.width), text_inputs, paddings=("right", "unmasked"))
         self.for_all(drawn, claim)
 
+    @needs("text")
     def test_the_order_of_tokens_matters(self, family: str) -> None:
         """Of eight texts, most change when two tokens before the end, not pooled themselves, change places."""
 
@@ -284,7 +220,7 @@ class BackendConformance:
             assume(len(different) > 4)
             assert np.median(different) > TOLERANCES["float32"], f"swapping two tokens moves texts by {different}"
 
-        drawn = cases(configs(family, self.width), text_inputs, temper="loud", paddings=("none",), batch=8)
+        drawn = self.cases(configs(family, self.width), text_inputs, temper="loud", paddings=("none",), batch=8)
         self.for_all(drawn, claim)
 
     def test_embeddings_have_unit_length(self, dtype: str) -> None:
@@ -292,7 +228,7 @@ class BackendConformance:
             for tower, embeds in self.build(case.model, dtype).embed(case.inputs).items():
                 close(tower, np.linalg.norm(embeds.astype(np.float64), axis=1), np.ones(len(embeds)), 1e-5)
 
-        self.for_all(cases(configs(None, WIDTHS[dtype])), claim)
+        self.for_all(self.cases(configs(self.families, WIDTHS[dtype])), claim)
 
     def test_arrays_come_back_as_numpy_of_at_least_float32(self, dtype: str) -> None:
         def claim(case: Case) -> None:
@@ -303,8 +239,9 @@ class BackendConformance:
                         assert isinstance(array, np.ndarray), f"to_numpy gave {type(array).__name__}"
                         assert array.dtype in (np.float32, np.float64), f"to_numpy gave {array.dtype}"
 
-        self.for_all(cases(configs(None, WIDTHS[dtype])), claim)
+        self.for_all(self.cases(configs(self.families, WIDTHS[dtype])), claim)
 
+    @needs("vision")
     def test_native_arrays_mean_the_same_as_numpy_s(self) -> None:
         def claim(case: Case) -> None:
             built = self.build(case.model)
@@ -313,7 +250,7 @@ class BackendConformance:
             for tower, embeds in built.embed(native).items():
                 close(tower, embeds, expected[tower], self.tolerance)
 
-        self.for_all(cases(configs(None, self.width)), claim)
+        self.for_all(self.cases(configs(self.families, self.width)), claim)
 
     def test_inputs_and_weights_are_left_as_they_were(self) -> None:
         def claim(case: Case) -> None:
@@ -324,7 +261,7 @@ class BackendConformance:
             changed = [name for name in arrays if not np.array_equal(arrays[name], before[name])]
             assert not changed, f"changed in place: {', '.join(changed)}"
 
-        self.for_all(cases(configs(None, self.width)), claim)
+        self.for_all(self.cases(configs(self.families, self.width)), claim)
 
     def test_weights_may_be_read_only(self) -> None:
         """As they are where a checkpoint's file is mapped into memory."""
@@ -334,7 +271,7 @@ class BackendConformance:
                 case.model.weights[name].flags.writeable = False
             self.build(case.model).run(case.inputs)
 
-        self.for_all(cases(configs(None, self.width)), claim)
+        self.for_all(self.cases(configs(self.families, self.width)), claim)
 
     def test_the_same_call_gives_the_same_bits(self) -> None:
         def claim(case: Case) -> None:
@@ -342,8 +279,9 @@ class BackendConformance:
             first, again = built.embed(case.inputs), built.embed(case.inputs)
             assert all(np.array_equal(first[tower], again[tower]) for tower in first)
 
-        self.for_all(cases(configs(None, self.width)), claim)
+        self.for_all(self.cases(configs(self.families, self.width)), claim)
 
+    @needs("text")
     def test_joined_parts_are_the_rows_of_the_parts(self) -> None:
         def claim(case: Case) -> None:
             built = self.build(case.model)
@@ -352,10 +290,11 @@ class BackendConformance:
             joined = built.towers.to_numpy(built.towers.join([embeds, embeds[:1]]))
             assert np.array_equal(joined, np.concatenate([rows, rows[:1]]))
 
-        self.for_all(cases(configs(None, self.width), text_inputs), claim)
+        self.for_all(self.cases(configs(self.families, self.width), text_inputs), claim)
 
     # --- the edges -------------------------------------------------------------------------------------------------
 
+    @needs("vision")
     def test_pictures_become_the_pixel_values_of_the_reference(self) -> None:
         towers = self.build(TINY).towers
         if not isinstance(towers, PreparesPixels):  # the image processor does it for this backend

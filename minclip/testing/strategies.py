@@ -7,6 +7,7 @@ from NumPy's generator and a seed, so that a failing case is reported in a few l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,11 +15,12 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from minclip.config import ACTIVATIONS, POSITION_TYPES, Config, RobertaConfig, VisionConfig
+from minclip.config import ACTIVATIONS, POSITION_TYPES, Config, RobertaConfig, TextConfig, VisionConfig
+from minclip.errors import ConfigError
 from minclip.families import FAMILIES
 from minclip.images import ImageProcessor
 from minclip.shapes import expected_shapes
-from minclip.testing.divergence import random_ids
+from minclip.testing.probe import random_ids
 from minclip.weights import BFLOAT16, Weights
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -27,10 +29,18 @@ SEEDS = st.integers(0, 2**32 - 1)
 # --- configs -------------------------------------------------------------------------------------------------------
 
 
+Families = str | Sequence[str] | None
+"""A family's name, several of them, or None: all that there are."""
+
+
+def _families(chosen: Families) -> list[str]:
+    return [chosen] if isinstance(chosen, str) else sorted(FAMILIES if chosen is None else chosen)
+
+
 @st.composite
-def configs(draw: st.DrawFn, family: str | None = None, least_width: int = 8) -> Config:
-    """Whole models of a family, or of any, whose towers and embeddings have at least that many channels."""
-    family = draw(st.sampled_from(sorted(FAMILIES))) if family is None else family
+def configs(draw: st.DrawFn, family: Families = None, least_width: int = 8) -> Config:
+    """Whole models of the families, whose towers and embeddings have at least that many channels."""
+    family = draw(st.sampled_from(_families(family)))
     given = {
         "model_type": family,
         "text_config": draw(_text_config(family, least_width)),
@@ -42,9 +52,11 @@ def configs(draw: st.DrawFn, family: str | None = None, least_width: int = 8) ->
 
 
 @st.composite
-def single_towers(draw: st.DrawFn, least_width: int = 8) -> Config:
+def single_towers(
+    draw: st.DrawFn, least_width: int = 8, families: Families = None, towers: Sequence[str] = ("text", "vision")
+) -> Config:
     """Checkpoints of one tower, with and without its projection."""
-    family, tower = draw(st.sampled_from(sorted(FAMILIES))), draw(st.sampled_from(["text", "vision"]))
+    family, tower = draw(st.sampled_from(_families(families))), draw(st.sampled_from(towers))
     fields = draw(_text_config(family, least_width) if tower == "text" else _vision_config(least_width))
     projected = draw(st.booleans()) and FAMILIES[family].heads_alone
     name = f"{FAMILIES[family].class_prefix}{tower.title()}Model{'WithProjection' if projected else ''}"
@@ -52,9 +64,9 @@ def single_towers(draw: st.DrawFn, least_width: int = 8) -> Config:
 
 
 @st.composite
-def classifiers(draw: st.DrawFn, least_width: int = 8) -> Config:
+def classifiers(draw: st.DrawFn, least_width: int = 8, families: Families = None) -> Config:
     """Checkpoints of a vision tower with an image-classification head; a file without labels means two."""
-    family = draw(st.sampled_from(sorted(name for name, row in FAMILIES.items() if row.heads_alone)))
+    family = draw(st.sampled_from([name for name in _families(families) if FAMILIES[name].heads_alone]))
     labels = {str(i): f"label {i}" for i in range(draw(st.sampled_from([0, 1, 3, 7])))}
     given = {
         "model_type": family,
@@ -90,19 +102,34 @@ def _vision_config(draw: st.DrawFn, least_width: int) -> dict[str, Any]:
 
 @st.composite
 def _text_config(draw: st.DrawFn, family: str, least_width: int) -> dict[str, Any]:
-    vocab, context = draw(st.integers(8, 60)), draw(st.integers(1, 20))
-    given = {**draw(_tower_config(least_width)), "vocab_size": vocab, "max_position_embeddings": context}
-    if not issubclass(FAMILIES[family].text_config, RobertaConfig):  # 2 means the largest id in CLIP, and 2 elsewhere
-        return {**given, "eos_token_id": draw(st.sampled_from([2, 2, vocab - 1, vocab // 2]))}
+    own = next(fields for kind, fields in OWN_FIELDS.items() if issubclass(FAMILIES[family].text_config, kind))
+    return {
+        **draw(_tower_config(least_width)),
+        **draw(own(draw(st.integers(8, 60)), draw(st.integers(1, 20)), least_width)),
+    }
+
+
+@st.composite
+def _causal_fields(draw: st.DrawFn, vocab: int, context: int, least_width: int) -> dict[str, Any]:
+    ends = [2, 2, vocab - 1, vocab // 2]  # 2 means the largest id in CLIP, and 2 elsewhere
+    return {"vocab_size": vocab, "max_position_embeddings": context, "eos_token_id": draw(st.sampled_from(ends))}
+
+
+@st.composite
+def _roberta_fields(draw: st.DrawFn, vocab: int, context: int, least_width: int) -> dict[str, Any]:
     pad = draw(st.integers(0, 3))
     return {
-        **given,
+        "vocab_size": vocab,
         "max_position_embeddings": pad + 1 + context,
         "pad_token_id": pad,
         "type_vocab_size": draw(st.integers(1, 3)),
         "position_embedding_type": draw(st.sampled_from(POSITION_TYPES)),
         "project_dim": draw(st.integers(least_width, least_width + 12)),
     }
+
+
+OWN_FIELDS: dict[type, Any] = {TextConfig: _causal_fields, RobertaConfig: _roberta_fields}
+"""What sets the text towers apart, by the class of their config: (vocabulary, tokens, least width) -> fields."""
 
 
 # --- weights -------------------------------------------------------------------------------------------------------
@@ -154,9 +181,9 @@ def _as_stored(array: np.ndarray, dtype: str) -> np.ndarray:
     return array.astype(dtype)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RandomModel:
-    """A config with the recipe of its weights."""
+    """A config with the recipe of its weights. Its repr is short, and evaluates to the same model."""
 
     config: Config
     seed: int
@@ -166,6 +193,31 @@ class RandomModel:
     @cached_property
     def weights(self) -> Weights:
         return weights(self.config, self.seed, self.temper, self.stored)
+
+    def __repr__(self) -> str:
+        fields = _set_fields(self.config)
+        return f"RandomModel(Config.from_dict({fields}), {self.seed}, {self.temper!r}, {self.stored!r})"
+
+
+def _set_fields(config: Config) -> dict[str, Any]:
+    """A config.json's content without what `Config.from_dict` fills in: what to read of a random config."""
+    given = config.to_dict()
+    read = Config.from_dict(given).to_dict()
+    for path in [(key,) for key in given] + [
+        (tower, key) for tower in ("text_config", "vision_config") for key in given.get(tower, ())
+    ]:
+        *above, key = path
+        holder = given.get(above[0], {}) if above else given
+        if key not in holder:  # its tower was left out as a whole
+            continue
+        value = holder.pop(key)
+        try:
+            needed = Config.from_dict(given).to_dict() != read
+        except ConfigError:
+            needed = True
+        if needed:
+            holder[key] = value
+    return given
 
 
 @st.composite
@@ -197,7 +249,7 @@ def text_inputs(
     """input_ids (b, t), and attention_mask (b, t) unless the padding is "unmasked" or "none"; in every row an end.
 
     paddings: "right", "left"; "holes" are masked tokens anywhere but at the end; "unmasked": ids after the end, and
-    nobody says so. batch: so many rows (default 1 to 4).
+    no mask. batch: so many rows (default 1 to 4).
     Towers with more than one token type also get token_type_ids.
     """
     text = config.text_config
@@ -225,7 +277,9 @@ def text_inputs(
 
 @st.composite
 def image_inputs(draw: st.DrawFn, config: Config, *, interpolate: bool = False, batch: int = 0) -> dict[str, Any]:
-    """pixel_values (b, c, height, width), from flat to far out of range. interpolate: of any size, and saying so."""
+    """pixel_values (b, c, height, width), from flat to far out of range. interpolate: of any size,
+    with interpolate_pos_encoding.
+    """
     vision = config.vision_config
     assert isinstance(vision, VisionConfig)
     sides = st.integers(vision.patch_size, 3 * vision.image_size) if interpolate else st.just(vision.image_size)

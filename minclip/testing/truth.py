@@ -13,7 +13,7 @@ from minclip.backend import NumpyBackend, Towers
 from minclip.config import Config
 from minclip.inputs import checked_inputs, split_inputs
 from minclip.outputs import TowerOutput
-from minclip.testing.divergence import first_divergence
+from minclip.testing.divergence import compare
 from minclip.testing.strategies import Case, RandomModel
 
 TOLERANCES = {"float64": 1e-6, "float32": 2e-5, "bfloat16": 2e-2, "float16": 2e-2}
@@ -69,12 +69,15 @@ def close(what: str, found: np.ndarray, expected: np.ndarray, tolerance: float, 
 
 @contextmanager
 def blame(case: Case, built: Built) -> Iterator[None]:
-    """Add to a failure where it comes from."""
+    """Put in front of a failure where it comes from."""
     try:
         yield
     except AssertionError as error:
-        error.add_note(f"first divergence: {first_divergence(truth(case.model), built, case.inputs)}")
-        raise
+        found, failure = compare(truth(case.model), built, case.inputs), error
+    else:
+        return
+    where = found if found.divergence is not None else f"no step differs: the backend {found}"
+    raise AssertionError(f"{where}\n{failure}")
 
 
 def refusal(kind: type[Exception], call: Callable[[], Any]) -> str:

@@ -1,8 +1,7 @@
-"""`first_divergence` names the place of a bug, says nothing where there is none, and ends what it starts."""
+"""`first_divergence` names the place of a bug and says nothing where there is none."""
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,9 +16,11 @@ from PIL import Image
 
 from minclip.backend import NumpyBackend, NumpyTowers
 from minclip.config import Config, RobertaConfig
+from minclip.errors import BackendError
 from minclip.families import FAMILIES
-from minclip.inputs import checked_text
-from minclip.testing.divergence import Divergence, first_divergence, probe
+from minclip.inputs import ImageInputs, text_inputs
+from minclip.testing.divergence import Divergence, compare, first_divergence
+from minclip.testing.probe import probe
 from minclip.testing.strategies import Case, RandomModel, cases, configs, single_towers
 from minclip.testing.truth import Built, truth
 from minclip.towers import end_of_text
@@ -52,14 +53,14 @@ def inputs_of(model: RandomModel) -> dict[str, Any]:
 
 
 def divergence(bug: str, model: RandomModel, tower: str, layer: int = 0, **more: Any) -> tuple[Any, ...] | None:
-    """Layer, step and whether it was told, looking at one tower of a model that has the bug in that layer."""
+    """Layer, step and whether it was noted, looking at one tower of a model that has the bug in that layer."""
     broken = Built(model.config, BrokenBackend(bug, layer).build(model.config, model.weights))
     names = ("pixel_values",) if tower == "vision" else ("input_ids", "attention_mask", "token_type_ids")
     given = {name: value for name, value in inputs_of(model).items() if name in names}
     found = first_divergence(truth(model), broken, given | more)
     assert found is not None
     assert found.tower == tower
-    return found.layer, found.step, found.told
+    return found.layer, found.step, not found.alone
 
 
 IN_BOTH = {
@@ -82,7 +83,7 @@ IN_PRE_NORM |= {"wrong epsilon": "layer_norm1", "wrong second epsilon": "layer_n
 IN_CAUSAL = {**IN_PRE_NORM, "not causal": "probabilities", "mask too weak": "probabilities"}
 IN_POST_NORM = {**IN_BOTH, "causal": "scores", "norm before, not after": "layer_norm1"}
 IN_POST_NORM |= {"mask too weak": "probabilities", "wrong epsilon": "layer_norm1", "wrong second epsilon": "output"}
-# ("causal" is named at the scores, since this backend tells masked ones, and masks too many.)
+# ("causal" is named at the scores, since this backend notes masked ones, and masks too many.)
 IN_A_LAYER = [
     (bug, family, tower, step)
     for family, tower, bugs in (
@@ -154,7 +155,7 @@ def test_old_configs_pooled_by_eos_are_named_at_the_pooled_state() -> None:
     assert divergence("old configs pooled by eos", model_of("clip", eos_token_id=2), "text") == (None, "pooled", True)
 
 
-def test_a_bug_that_hides_while_steps_are_told_is_named_with_its_layer() -> None:
+def test_a_bug_that_hides_while_steps_are_noted_is_named_with_its_layer() -> None:
     assert divergence("fast path not causal", model_of("clip"), "text", 1) == (1, "output", False)
 
 
@@ -197,8 +198,8 @@ def test_what_is_computed_at_padding_is_not_compared(family: str) -> None:
 
 
 def test_a_divergence_reads_as_one_line() -> None:
-    found = Divergence("text", 3, "probabilities", error=0.12, scale=1.0, index=(0, 2, 5, 6))
-    assert str(found) == "text tower, layer 3, step probabilities: off by 0.12 (scale 1) at (0, 2, 5, 6)"
+    found = Divergence("text", 3, "probabilities", error=0.12, scale=1.0, index=(0, 2, 5, 6), allowed=2e-5)
+    assert str(found) == "text tower, layer 3, step probabilities: off by 0.12 (scale 1, allowed 2e-05) at (0, 2, 5, 6)"
     found = Divergence(
         "vision", None, "embeddings", problem="of shape (2, 3) in the first model and (2, 4) in the second"
     )
@@ -216,8 +217,10 @@ def test_error_scale_and_index_are_those_of_the_worst_number() -> None:
         return [(name, value)]
 
     steps = {}
-    truth(model).towers.vision(inputs_of(model)["pixel_values"], note=lambda name, value: steps.setdefault(name, value))
-    found = first_divergence(truth(model), retold(model, poke), pixels_of(model))
+    truth(model).towers.vision(
+        ImageInputs(inputs_of(model)["pixel_values"]), note=lambda name, value: steps.setdefault(name, value)
+    )
+    found = first_divergence(truth(model), renoted(model, poke), pixels_of(model))
     assert found is not None
     assert (found.layer, found.step, found.index) == (1, "fc1", (1, 4, 7))
     assert found.error == pytest.approx(0.5, rel=1e-4)
@@ -229,7 +232,7 @@ def test_a_number_that_is_not_one_is_infinitely_far_off() -> None:
         return [(name, np.full_like(value, np.nan) if name == "pooled" else value)]
 
     model = model_of("clip")
-    found = first_divergence(truth(model), retold(model, poison), pixels_of(model))
+    found = first_divergence(truth(model), renoted(model, poison), pixels_of(model))
     assert found is not None
     assert (found.step, found.error) == ("pooled", np.inf)
 
@@ -237,10 +240,10 @@ def test_a_number_that_is_not_one_is_infinitely_far_off() -> None:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (lambda n, v: [], "layer 0, step k: not told by the second model, which tells layers.0.v instead"),
+        (lambda n, v: [], "layer 0, step k: not noted by the second model, which notes layers.0.v instead"),
         (
             lambda n, v: [("layers.0.keys", v)],
-            "layer 0, step k: not told by the second model, which tells layers.0.keys",
+            "layer 0, step k: not noted by the second model, which notes layers.0.keys instead",
         ),
         (lambda n, v: [(n, v[:, :2])], "layer 0, step k: of shape (2, 3, 10, 4) in the first model and (2, 2, 10, 4)"),
     ],
@@ -251,23 +254,23 @@ def test_steps_missing_or_misshapen_are_named(change: Any, line: str) -> None:
     def retell(name: str, value: np.ndarray) -> list[tuple[str, np.ndarray]]:
         return change(name, value) if name == "layers.0.k" else [(name, value)]
 
-    found = first_divergence(truth(model), retold(model, retell), pixels_of(model))
+    found = first_divergence(truth(model), renoted(model, retell), pixels_of(model))
     assert line in str(found)
 
 
-def test_a_backend_that_tells_nothing_or_too_much_is_named() -> None:
+def test_a_backend_that_notes_nothing_or_too_much_is_named() -> None:
     model = model_of("clip")
-    found = first_divergence(truth(model), retold(model, lambda n, v: []), pixels_of(model))
-    assert str(found) == "vision tower, step embeddings: not told by the second model, which is done instead"
-    more = retold(model, lambda n, v: [(n, v), ("more", v)] if n == "projection" else [(n, v)])
+    found = first_divergence(truth(model), renoted(model, lambda n, v: []), pixels_of(model))
+    assert str(found) == "vision tower, step embeddings: not noted by the second model, which notes no further step"
+    more = renoted(model, lambda n, v: [(n, v), ("more", v)] if n == "projection" else [(n, v)])
     found = first_divergence(truth(model), more, pixels_of(model))
-    assert str(found) == "vision tower, step more: told by the second model, where the first is done"
+    assert str(found) == "vision tower, step more: noted by the second model after the last step of the first"
 
 
-def retold(model: RandomModel, change: Any) -> Built:
+def renoted(model: RandomModel, change: Any) -> Built:
     """The reference, whose notes go through `change(name, value) -> [(name, value), ...]`."""
 
-    class Retold(NumpyTowers):
+    class Renoted(NumpyTowers):
         def vision(self, *arguments: Any, note: Any = None, **named: Any) -> Any:
             def told(name: str, value: np.ndarray) -> None:
                 for changed in change(name, value):
@@ -275,7 +278,7 @@ def retold(model: RandomModel, change: Any) -> Built:
 
             return super().vision(*arguments, note=told if note else None, **named)
 
-    return Built(model.config, Retold(model.config, model.weights))
+    return Built(model.config, Renoted(model.config, model.weights))
 
 
 def pixels_of(model: RandomModel) -> dict[str, Any]:
@@ -300,51 +303,10 @@ def test_float64_is_held_to_more_than_float32() -> None:
     model = model_of("clip")
     reference = truth(model)
     rough = Built(model.config, NumpyTowers(model.config, model.weights.astype("float64")))
-    almost = retold(model, lambda n, v: [(n, (v * (1 + 1e-7)).astype(np.float64))])
+    almost = renoted(model, lambda n, v: [(n, (v * (1 + 1e-7)).astype(np.float64))])
     almost = Built(model.config, type(almost.towers)(model.config, rough.towers.weights))  # type: ignore[attr-defined]
     assert first_divergence(reference, rough, pixels_of(model)) is None
     assert first_divergence(reference, almost, pixels_of(model)) is not None
-
-
-def test_the_run_ends_with_the_first_difference_and_leaves_no_thread() -> None:
-    model, told = model_of("clip"), []
-
-    def watch(name: str, value: np.ndarray) -> list[tuple[str, np.ndarray]]:
-        told.append(name)
-        return [(name, value + 1 if name == "layers.0.q" else value)]
-
-    before = threading.active_count()
-    assert first_divergence(truth(model), retold(model, watch), pixels_of(model)) is not None
-    assert threading.active_count() == before
-    assert len(told) <= told.index("layers.0.q") + 4  # in the queue, in the making, and refused
-
-
-def test_few_steps_are_held_at_a_time() -> None:
-    """Twenty layers' activations do not pile up: of all the arrays told, only a handful are alive at once."""
-    import gc
-    import weakref
-
-    model = model_of("clip")
-    config = replace(model.config, vision_config=replace(model.config.vision_config, num_hidden_layers=20))
-    model = replace(model, config=config)
-    alive: weakref.WeakSet[Any] = weakref.WeakSet()
-    most = 0
-
-    class Counted(np.ndarray):
-        __hash__ = object.__hash__
-
-    class Watched(NumpyTowers):
-        def to_numpy(self, array: np.ndarray) -> np.ndarray:
-            nonlocal most
-            gc.collect(0)
-            counted = array.copy().view(Counted)
-            alive.add(counted)
-            most = max(most, len(alive))
-            return counted
-
-    watched = Built(model.config, Watched(model.config, model.weights))
-    assert first_divergence(truth(model), watched, pixels_of(model)) is None
-    assert 0 < most <= 8
 
 
 def test_a_crash_comes_through_with_the_step_before_it() -> None:
@@ -356,7 +318,7 @@ def test_a_crash_comes_through_with_the_step_before_it() -> None:
         return [(name, value)]
 
     with pytest.raises(ZeroDivisionError) as caught:
-        first_divergence(truth(model), retold(model, crash), pixels_of(model))
+        first_divergence(truth(model), renoted(model, crash), pixels_of(model))
     assert caught.value.__notes__ == ["raised in the second model, after layers.1.k"]
 
 
@@ -385,7 +347,7 @@ def test_a_probe_is_something_that_the_model_accepts(config: Config) -> None:
     assert ("input_ids" in given, "pixel_values" in given) == tuple(t in config.towers for t in ("text", "vision"))
     text = config.text_config
     if text is not None and "text" in config.towers:
-        ids = checked_text({"input_ids": given["input_ids"]}, config)["input_ids"]
+        ids = text_inputs(config, input_ids=given["input_ids"]).input_ids
         assert ids.shape[1] == min(16, text.context_length)
         if not isinstance(text, RobertaConfig):
             assert given["attention_mask"][[0, 1], end_of_text(ids, text)].all()
@@ -406,3 +368,71 @@ def test_a_probe_of_an_absent_tower_is_refused() -> None:
     model: Any = SimpleNamespace(config=config, source="vision-only")
     with pytest.raises(ValueError, match="vision-only has no text tower to compare on the 'a cat'"):
         probe(model, text="a cat")
+
+
+# --- what cannot be seen -------------------------------------------------------------------------------------------
+
+
+class WithoutNote(BrokenBackend):
+    """Towers that take no `note`, and give hidden states or not."""
+
+    def __init__(self, bug: str | None = None, layer: int = 0, *, states: bool) -> None:
+        super().__init__(bug, layer)
+        self.states = states
+
+    def build(self, *given: Any, **options: Any) -> Any:
+        towers = super().build(*given, **options)
+        if self.states:
+            return SimpleNamespace(
+                to_numpy=towers.to_numpy,
+                vision=lambda inputs, *, output_hidden_states=False: towers.vision(
+                    inputs, output_hidden_states=output_hidden_states
+                ),
+            )
+        return SimpleNamespace(to_numpy=towers.to_numpy, vision=lambda inputs: towers.vision(inputs))
+
+
+@pytest.mark.parametrize(
+    ("states", "place", "compared"),
+    [
+        (True, (1, "output"), "hidden states and outputs were compared"),
+        (False, (None, "last_hidden_state"), "outputs alone were compared"),
+    ],
+)
+def test_towers_without_note_are_compared_on_what_they_give(states: bool, place: Any, compared: str) -> None:
+    model = model_of("clip")
+    right, wrong = (
+        WithoutNote(bug, 1, states=states).build(model.config, model.weights) for bug in (None, "scale 1/k")
+    )
+    found = compare(truth(model), Built(model.config, right), pixels_of(model))
+    assert found.divergence is None
+    assert compared in str(found)
+    found = compare(truth(model), Built(model.config, wrong), pixels_of(model))
+    assert found.divergence is not None
+    assert (found.divergence.layer, found.divergence.step) == place
+    assert compared in str(found)
+
+
+@pytest.mark.parametrize("kind", [NotImplementedError, BackendError])
+def test_an_absent_tower_is_named_and_the_other_compared(kind: type[Exception]) -> None:
+    model = model_of("clip")
+
+    class TextOnly(NumpyTowers):
+        def vision(self, inputs: Any, **record: Any) -> Any:
+            raise kind("there is only a text tower")
+
+    partial = Built(model.config, TextOnly(model.config, model.weights))
+    found = compare(truth(model), partial, inputs_of(model))
+    assert (found.divergence, found.missing) == (None, ("vision",))
+    assert "the vision tower was not compared: there is only a text tower" in str(found)
+    with pytest.raises(kind, match="only a text tower"):
+        compare(truth(model), partial, pixels_of(model))
+
+
+def test_the_worst_error_is_shown_with_what_was_allowed() -> None:
+    model = model_of("clip")
+    single = Built(model.config, NumpyBackend().build(model.config, model.weights, dtype="float32"))
+    found = compare(truth(model), single, inputs_of(model))
+    assert found.worst is not None
+    assert 0 < found.worst.error < found.worst.tolerance == 2e-5
+    assert str(found).startswith(f"agrees at {found.steps} steps; worst error {found.worst.error:.2g} of 2e-05 allowed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from minclip.config import Config, RobertaConfig, TextConfig
 from minclip.families import FAMILIES
-from minclip.inputs import checked_pixels, checked_text
+from minclip.inputs import checked_inputs
 from minclip.testing import (
     BackendConformance,
     Case,
@@ -78,7 +79,7 @@ def test_no_bias_of_keys_is_no_bug() -> None:
     kit = Conformance()
     assert failure(lambda: kit.test_more_padding_changes_nothing("clip")) is None
     assert failure(lambda: kit.test_unit_embeddings_agree_with_float64("clip", "float32")) is None
-    steps = kit.test_steps_are_told_in_the_order_and_with_the_values_of_the_reference
+    steps = kit.test_steps_are_noted_in_the_order_and_with_the_values_of_the_reference
     assert "layer 0, step k: off by" in str(failure(lambda: steps("clip")))
 
 
@@ -97,7 +98,7 @@ def test_a_failure_names_the_first_divergence() -> None:
 
     error = failure(lambda: Conformance().test_unit_embeddings_agree_with_float64("metaclip_2", "float32"))
     assert error is not None
-    assert "layer 0, step scores: off by" in "".join(error.__notes__)
+    assert "layer 0, step scores: off by" in str(error).splitlines()[0]
 
 
 def test_subclasses_share_no_state() -> None:
@@ -149,10 +150,10 @@ def test_nothing_else_imports_hypothesis() -> None:
 @given(st.one_of(configs(), single_towers(), classifiers()).flatmap(lambda config: cases(st.just(config))))
 def test_inputs_are_ones_that_a_model_accepts(case: Case) -> None:
     config, given = case.model.config, case.inputs
-    if "vision" in config.towers:
-        checked_pixels(given["pixel_values"], config, False)
-    if "text" in config.towers:
-        ids, text = checked_text({"input_ids": given["input_ids"]}, config)["input_ids"], config.text_config
+    found = checked_inputs(config, given)
+    assert set(found) == set(config.towers)
+    if "text" in found:
+        ids, text = found["text"].input_ids, config.text_config
         mask = given.get("attention_mask", np.ones_like(ids))
         if isinstance(text, TextConfig):
             assert mask[np.arange(len(ids)), end_of_text(ids, text)].all()
@@ -219,3 +220,60 @@ def test_weights_are_the_same_for_the_same_seed() -> None:
 @given(configs("clip").flatmap(inputs))
 def test_inputs_have_both_towers(given: dict[str, Any]) -> None:
     assert {"input_ids", "pixel_values"} <= given.keys()
+
+
+# --- backends of a part --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tower", ["text", "vision"])
+@pytest.mark.parametrize("families", [("clip",), ("altclip", "metaclip_2")])
+def test_a_backend_of_one_tower_is_never_asked_for_the_other(tower: str, families: tuple[str, ...]) -> None:
+    seen: set[str] = set()
+    other = {"text": "vision", "vision": "text"}[tower]
+
+    def absent(*given: Any, **named: Any) -> Any:
+        raise NotImplementedError(f"no {other} tower")
+
+    class Partial(BrokenBackend):
+        def build(self, config: Config, *given: Any, **options: Any) -> Any:
+            seen.add(config.model_type)
+            towers = super().build(config, *given, **options)
+            setattr(towers, other, absent)
+            return towers
+
+    attributes = {"backend": Partial(), "families": families, "towers": (tower,), "examples": 3}
+    claims = list(type("Conformance", (BackendConformance,), attributes)().claims())
+    for _, check in claims:
+        check()
+    assert len(claims) > 10
+    assert seen <= {*families, "clip"}  # the edges are tried on one tiny CLIP
+
+
+def test_a_planted_bug_is_one_short_report_that_begins_with_its_place(tmp_path: Path) -> None:
+    """Of pytest itself, in a process of its own: the place, its consequence, the case, and no traceback."""
+    lines = [
+        "from broken_backend import BrokenBackend",
+        "from minclip.testing import BackendConformance",
+        "class TestBroken(BackendConformance):",
+        "    backend = BrokenBackend('no bias in q')",
+    ]
+    (tmp_path / "test_broken.py").write_text("\n".join(lines))
+    claim = "test_broken.py::TestBroken::test_unit_embeddings_agree_with_float64"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"{claim}[clip-float32]"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    shown = done.stdout.splitlines()
+    assert done.returncode == 1
+    assert len(shown) < 40
+    header = next(i for i, line in enumerate(shown) if "TestBroken.test_unit" in line and line.startswith("__"))
+    assert "layer 0, step q: off by" in shown[header + 1]
+
+
+@given(st.one_of(configs(), single_towers(), classifiers()).flatmap(lambda config: cases(st.just(config))))
+def test_a_reported_model_can_be_built_from_its_report(case: Case) -> None:
+    again = eval(repr(case.model), {"RandomModel": RandomModel, "Config": Config})
+    assert again == case.model
