@@ -34,8 +34,9 @@ def load(
     bundled name; None is the bundled "mini-metaclip-2". backend, device, dtype: see `minclip.backends()`; None is the
     backend's default. NumPy computes in "float32" or "float64", and with None leaves half-precision weights at half
     the memory. labels: put a new image-classification head with random weights on the vision tower, a class each, to
-    be trained. mmap: False reads the weights into memory, so that whatever happens to the file later changes nothing;
-    a mapped file must be replaced, not written into, while a model uses it. options: the backend's own.
+    be trained (Transformers has no such class for AltCLIP). mmap: False reads the weights into memory, so that whatever
+    happens to the file later changes nothing; a mapped file must be replaced, not written into, while a model uses it.
+    options: the backend's own.
     Raises CheckpointError, ConfigError, TokenizerError or BackendError, one line each; never a partial model.
 
     The bundled models know drawn pictures, not photographs. The first one loaded in a process warns so in one line on
@@ -99,6 +100,8 @@ def zero_shot(
     model: as for `load`, which tells what the bundled default knows; or a Model. The model loaded last is kept, so that
     calls in a row load it once; a folder that has changed is loaded again.
     """
+    if not isinstance(model, Model | str | Path | None):
+        model = load(model)  # which says what is wrong with it
     if not isinstance(model, Model):
         model = _load_once(model, checkpoints.state_of(model), backend, device, dtype)
     return model.zero_shot(image, labels, template=template, top_k=top_k)  # type: ignore[type-var]

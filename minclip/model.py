@@ -292,7 +292,10 @@ class Model:
         `minclip.classification.loss`. return_loss: the contrastive loss, of as many texts as images.
         Raises ValueError naming what does not fit.
         """
-        record = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        record: dict[str, Any] = {
+            "output_hidden_states": output_hidden_states,
+            "output_attentions": output_attentions,
+        }
         pixels = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
         texts = {
             "input_ids": input_ids,
@@ -307,9 +310,9 @@ class Model:
             return self._classified(self._as_numpy(self._vision(given, **record)), labels)
         if labels is not None:
             raise ValueError(f"labels are for image classifiers, which {self.source} is not; pass return_loss=True")
-        if input_ids is None and inputs_embeds is None:  # checked before the other tower has run for nothing
-            raise ValueError("input_ids is missing; make them with model.processor(text=...)")
-        vision, text = self._vision(pixels, **record), self._text(texts, **record)
+        self._ready("vision", "text")
+        image_given, text_given = image_inputs(self.config, **pixels), text_inputs(self.config, **texts)
+        vision, text = self.towers.vision(image_given, **record), self.towers.text(text_given, **record)
         image_embeds, text_embeds = (
             self._finite(f"{kind} embeddings", self.towers.to_numpy(self.towers.unit(self._embeds(output, kind))))
             for kind, output in (("image", vision), ("text", text))
@@ -399,14 +402,15 @@ class Model:
             loss = classification.loss(logits, as_numpy("labels", labels), self.config.problem_type)
         return ClassifierOutput(logits, loss, output.hidden_states, output.attentions)
 
-    def _ready(self, tower: str) -> None:
-        """Raises CheckpointError where there is no such tower, or the mapped weights have changed since loading."""
+    def _ready(self, *towers: str) -> None:
+        """Raises CheckpointError where a tower is not there, or the mapped weights have changed since loading."""
         self.weights.check_unchanged()
-        if tower not in self.config.towers:
-            raise CheckpointError(
-                f"{self.source} holds no {tower} tower, only {' and '.join(self.config.towers)}; "
-                "load a checkpoint of the whole model"
-            )
+        for tower in towers:
+            if tower not in self.config.towers:
+                raise CheckpointError(
+                    f"{self.source} holds no {tower} tower, only {' and '.join(self.config.towers)}; "
+                    "load a checkpoint of the whole model"
+                )
 
     def _embeds(self, output: TowerOutput, kind: str) -> BackendArray:
         if output.embeds is None:

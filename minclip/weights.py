@@ -87,6 +87,10 @@ class Weights(Mapping[str, np.ndarray]):
         self.files = tuple(files)
         self.dtype = np.dtype(dtype)
 
+    def __repr__(self) -> str:
+        count = sum(self.stored(name).size for name in self)
+        return f"<Weights: {len(self)} tensors, {count:,} numbers, handed out as {self.dtype}>"
+
     def __getitem__(self, name: str) -> np.ndarray:
         return widen(self.stored(name), self.dtype)
 
