@@ -250,7 +250,8 @@ class NumpyTowers:
 
     def unit(self, embeds: np.ndarray) -> np.ndarray:
         """See `Towers.unit`."""
-        return unit(embeds)
+        with np.errstate(invalid="ignore"):  # NaN is refused by whoever asked for the vectors
+            return unit(embeds)
 
     def join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         """See `Towers.join`."""

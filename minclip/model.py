@@ -296,7 +296,7 @@ class Model:
             "output_hidden_states": output_hidden_states,
             "output_attentions": output_attentions,
         }
-        pixels = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
+        pixels: dict[str, Any] = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
         texts = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
