@@ -118,7 +118,7 @@ class BrokenTowers(NumpyTowers):
         if c.pools_largest_id and self.bug != "old configs pooled by eos":
             return np.array([list(row).index(row.max()) for row in ids])
         found = [np.flatnonzero(row == c.eos_token_id) for row in ids]
-        if self.bug in ("old configs pooled by eos", "a missing end pools the first token"):
+        if self.bug == "old configs pooled by eos":
             found = [places if len(places) else np.array([0]) for places in found]
         for row, places in enumerate(found):
             if not len(places):
