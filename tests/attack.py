@@ -37,7 +37,7 @@ def counts(short: int, long: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("count", [short, pytest.param(asked, marks=pytest.mark.long, id="long")])
 
 
-class TooSlow(BaseException):  # noqa: N818
+class TooSlow(BaseException):
     """Not an Exception, so that nothing on the way up takes it for a decoder's."""
 
 
@@ -75,9 +75,11 @@ def memory_limit(limit: float | None = None) -> Iterator[None]:
 
 
 def ours(error: Exception) -> bool:
-    """Whether an error is one that minclip raises on purpose: of its kinds, or a ValueError with a `raise` of its own."""
+    """Whether minclip raises an error on purpose: one of its kinds, or a ValueError with a `raise` of its own."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    raised = str(last.line).startswith("raise ") and any(part.startswith("minclip") for part in Path(last.filename).parts)
+    raised = str(last.line).startswith("raise ") and any(
+        part.startswith("minclip") for part in Path(last.filename).parts
+    )
     return isinstance(error, MinclipError) or (isinstance(error, ValueError) and raised)
 
 
@@ -89,11 +91,13 @@ def outcome(use: Callable[[Any], object], given: Any) -> str:
     except Exception as error:
         if not ours(error):
             raise
-        message = str(error)
-        assert message.strip(), f"{type(error).__name__} says nothing"
-        assert "\n" not in message, f"more than one line: {message}"
-        return "refused"
-    return "answered"
+        refusal = error
+    else:
+        return "answered"
+    message = str(refusal)
+    assert message.strip(), f"{type(refusal).__name__} says nothing"
+    assert "\n" not in message, f"more than one line: {message}"
+    return "refused"
 
 
 def attack(use: Callable[[Any], object], givens: Iterable[Any]) -> Counter[str]:

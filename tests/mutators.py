@@ -27,7 +27,16 @@ def mutated(content: bytes, table: Sequence[Mutator], rng: random.Random) -> byt
 
 # --- any file ------------------------------------------------------------------------------------------------------
 
-COUNTS = [b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", bytes(4), b"\0\0\0\x01", b"\xff\xff", b"\x80\0", b"\0\x80", b"\x01\0"]
+COUNTS = [
+    b"\xff\xff\xff\xff",
+    b"\x7f\xff\xff\xff",
+    bytes(4),
+    b"\0\0\0\x01",
+    b"\xff\xff",
+    b"\x80\0",
+    b"\0\x80",
+    b"\x01\0",
+]
 
 
 def place(content: bytes, rng: random.Random) -> int:

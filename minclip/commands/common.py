@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from minclip.checkpoints import notice, sources
+from minclip import notice
+from minclip.checkpoints import sources
 from minclip.commands.printing import complain
 from minclip.errors import ImageError
 from minclip.files import replacing

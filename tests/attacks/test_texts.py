@@ -66,12 +66,16 @@ def bpe_nfc(_: Path) -> tuple[Encode, Encode]:
 
 def unigram_model(_: Path) -> tuple[Encode, Encode]:
     data = sentencepiece_corpus.train("unigram")
-    return refusing(SentencePieceModel.from_bytes(data).encode), sentencepiece.SentencePieceProcessor(model_proto=data).encode
+    return refusing(SentencePieceModel.from_bytes(data).encode), sentencepiece.SentencePieceProcessor(
+        model_proto=data
+    ).encode
 
 
 def bpe_model(_: Path) -> tuple[Encode, Encode]:
     data = sentencepiece_corpus.train("bpe", "bytes")
-    return refusing(SentencePieceModel.from_bytes(data).encode), sentencepiece.SentencePieceProcessor(model_proto=data).encode
+    return refusing(SentencePieceModel.from_bytes(data).encode), sentencepiece.SentencePieceProcessor(
+        model_proto=data
+    ).encode
 
 
 def serialized(folder: Path) -> tuple[Encode, Encode]:
