@@ -167,7 +167,8 @@ def a_near_value(parent: Any, key: Any, rng: random.Random) -> None:
     if isinstance(value, str):
         parent[key] = value[: rng.randrange(len(value) + 1)] + rng.choice(ODD_TEXT)
     elif isinstance(value, int | float):
-        parent[key] = rng.choice([value + 1, value - 1, -value, value * 2, value / 2, str(value), [value]])
+        half = value / 2 if isinstance(value, float) else value // 2 + 0.5 if abs(value) < 2**53 else value // 2
+        parent[key] = rng.choice([value + 1, value - 1, -value, value * 2, half, str(value), [value]])
     else:
         parent[key] = [value]
 

@@ -123,7 +123,7 @@ class Tensor:
 
 def _storage(persistent_id: Any) -> Storage:
     word, kind, key, _location, count, *view = persistent_id
-    kind = kind.text.removeprefix("torch.").removesuffix("Storage")
+    kind = getattr(kind, "text", "").removeprefix("torch.").removesuffix("Storage")  # of a name; no name has none
     if word != "storage" or kind not in ITEM_SIZES or not isinstance(key, str) or not _is_count(count):
         raise ValueError("its pickle describes a storage that is none")
     if view not in ([], [None]):

@@ -97,25 +97,30 @@ class Tokenizer(ABC):
         Truncation cuts the text, never the end token, so that the result has at most `max_length` ids.
         Raises TokenizerError where `truncation` is off and `max_length` is given but too short.
         """
-        checked_text(text)
-        frame = 2 if add_special_tokens else 0
         if max_length is None and truncation:
             max_length = self.max_length
-        limit = None if max_length is None else _whole_number(max_length, "max_length") - frame
-        if limit is not None and limit < 0:
-            raise TokenizerError(f"max_length={max_length} has no room for the {frame} framing tokens; use at least 2")
-        short = len(text) <= COUNTED and not truncation
-        # a text of few characters is read whole: to stop early in it would take longer than to go on
-        ids = self.encode_text(text, None if limit is None or short or len(text) <= limit else limit + 1)
-        if limit is not None and len(ids) > limit:
-            if not truncation:
-                count = f"{len(ids) + frame}" if short else "many"
-                raise TokenizerError(
-                    f"text of {count} tokens is longer than {max_length}; "
-                    f"shorten it or pass truncation=True: {text[:60]!r}"
-                )
-            ids = ids[:limit]
+        frame = 2 if add_special_tokens else 0
+        limit = None if max_length is None else _room(max_length, frame)
+        ids = self._ids(text, limit, truncation, frame)
         return [self.bos_token_id, *ids, self.eos_token_id] if add_special_tokens else ids
+
+    def _ids(self, text: str, limit: int | None, truncation: bool, frame: int) -> list[int]:
+        """The ids of a text, at most `limit` of them besides the `frame` framing ones; see `encode`."""
+        checked_text(text)
+        counted = len(text) <= COUNTED and not truncation  # so that an error can tell how many there are
+        if limit is None or len(text) <= limit or counted:  # few characters are read faster than reading is stopped
+            ids = self.encode_text(text)
+        else:
+            ids = self.encode_text(text, limit + 1)
+        if limit is None or len(ids) <= limit:
+            return ids
+        if not truncation:
+            count = len(ids) + frame if counted else "many"
+            raise TokenizerError(
+                f"text of {count} tokens is longer than {limit + frame}; "
+                f"shorten it or pass truncation=True: {text[:60]!r}"
+            )
+        return ids[:limit]
 
     def __call__(
         self,
@@ -146,7 +151,8 @@ class Tokenizer(ABC):
         if not batch:
             raise TokenizerError("texts is empty; pass at least one text")
         limit = self.max_length if max_length is None else max_length
-        rows = [self.encode(text, truncation=truncation, max_length=limit) for text in batch]
+        room, bos, eos = _room(limit, 2), self.bos_token_id, self.eos_token_id
+        rows = [[bos, *self._ids(text, room, truncation, 2), eos] for text in batch]
         width = limit if padding == "max_length" else max(map(len, rows))
         if padding is False and any(len(row) != width for row in rows):
             raise TokenizerError("texts differ in length and padding=False; use padding=True")
@@ -224,7 +230,10 @@ def unknown_id(index: int, vocab_size: int) -> TokenizerError:
     return TokenizerError(f"id {index} is not in the vocabulary; ids go from 0 to {vocab_size - 1}")
 
 
-def _whole_number(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TokenizerError(f"{name}={value!r:.40} is not a whole number")
-    return int(value)
+def _room(max_length: Any, frame: int) -> int:
+    """How many ids of text fit beside the framing ones. Raises TokenizerError for none, or what is no number."""
+    if isinstance(max_length, bool) or not isinstance(max_length, int | np.integer):
+        raise TokenizerError(f"max_length={max_length!r:.40} is not a whole number")
+    if max_length < frame:
+        raise TokenizerError(f"max_length={max_length} has no room for the {frame} framing tokens; use at least 2")
+    return int(max_length) - frame
