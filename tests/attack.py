@@ -37,7 +37,7 @@ def counts(short: int, long: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("count", [short, pytest.param(asked, marks=pytest.mark.long, id="long")])
 
 
-class TooSlow(BaseException):  # noqa: N818
+class TooSlow(BaseException):
     """Not an Exception, so that nothing on the way up takes it for a decoder's."""
 
 
@@ -75,9 +75,10 @@ def memory_limit(limit: float | None = None) -> Iterator[None]:
 
 
 def ours(error: Exception) -> bool:
-    """Whether an error is one that minclip raises on purpose: of its kinds, or a ValueError with a `raise` of its own."""
+    """Whether an error is one that minclip raises on purpose: of its kinds, or a ValueError by a `raise` of its own."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    raised = str(last.line).startswith("raise ") and any(part.startswith("minclip") for part in Path(last.filename).parts)
+    in_minclip = any(part.startswith("minclip") for part in Path(last.filename).parts)
+    raised = in_minclip and str(last.line).startswith("raise ")
     return isinstance(error, MinclipError) or (isinstance(error, ValueError) and raised)
 
 
@@ -90,7 +91,7 @@ def outcome(use: Callable[[Any], object], given: Any) -> str:
         if not ours(error):
             raise
         message = str(error)
-        assert message.strip(), f"{type(error).__name__} says nothing"
+        assert message.strip(), f"{type(error).__name__} says nothing"  # noqa: PT017
         assert "\n" not in message, f"more than one line: {message}"
         return "refused"
     return "answered"

@@ -27,7 +27,16 @@ def mutated(content: bytes, table: Sequence[Mutator], rng: random.Random) -> byt
 
 # --- any file ------------------------------------------------------------------------------------------------------
 
-COUNTS = [b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", bytes(4), b"\0\0\0\x01", b"\xff\xff", b"\x80\0", b"\0\x80", b"\x01\0"]
+COUNTS = [
+    b"\xff\xff\xff\xff",
+    b"\x7f\xff\xff\xff",
+    bytes(4),
+    b"\0\0\0\x01",
+    b"\xff\xff",
+    b"\x80\0",
+    b"\0\x80",
+    b"\x01\0",
+]
 
 
 def place(content: bytes, rng: random.Random) -> int:
@@ -158,7 +167,7 @@ def a_near_value(parent: Any, key: Any, rng: random.Random) -> None:
     if isinstance(value, str):
         parent[key] = value[: rng.randrange(len(value) + 1)] + rng.choice(ODD_TEXT)
     elif isinstance(value, int | float):
-        parent[key] = rng.choice([value + 1, value - 1, -value, value * 2, value / 2, str(value), [value]])
+        parent[key] = rng.choice([value + 1, value - 1, -value, value * 2, [value], repr(value)[:40]])
     else:
         parent[key] = [value]
 
@@ -169,7 +178,7 @@ def lose_a_value(parent: Any, key: Any, rng: random.Random) -> None:
 
 def another_key(parent: Any, key: Any, rng: random.Random) -> None:
     if isinstance(parent, dict):
-        parent[rng.choice([*ODD_TEXT, str(key).upper(), f"{key}_"])] = parent.pop(key)
+        parent[rng.choice([*ODD_TEXT, repr(key)[:40].upper(), f"{key}_"])] = parent.pop(key)
     else:
         parent.append(parent[key])
 
