@@ -75,11 +75,10 @@ def memory_limit(limit: float | None = None) -> Iterator[None]:
 
 
 def ours(error: Exception) -> bool:
-    """Whether minclip raises an error on purpose: one of its kinds, or a ValueError with a `raise` of its own."""
+    """Whether an error is one that minclip raises on purpose: of its kinds, or a ValueError by a `raise` of its own."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    raised = str(last.line).startswith("raise ") and any(
-        part.startswith("minclip") for part in Path(last.filename).parts
-    )
+    in_minclip = any(part.startswith("minclip") for part in Path(last.filename).parts)
+    raised = in_minclip and str(last.line).startswith("raise ")
     return isinstance(error, MinclipError) or (isinstance(error, ValueError) and raised)
 
 
@@ -91,13 +90,11 @@ def outcome(use: Callable[[Any], object], given: Any) -> str:
     except Exception as error:
         if not ours(error):
             raise
-        refusal = error
-    else:
-        return "answered"
-    message = str(refusal)
-    assert message.strip(), f"{type(refusal).__name__} says nothing"
-    assert "\n" not in message, f"more than one line: {message}"
-    return "refused"
+        message = str(error)
+        assert message.strip(), f"{type(error).__name__} says nothing"  # noqa: PT017
+        assert "\n" not in message, f"more than one line: {message}"
+        return "refused"
+    return "answered"
 
 
 def attack(use: Callable[[Any], object], givens: Iterable[Any]) -> Counter[str]:

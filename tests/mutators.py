@@ -167,8 +167,7 @@ def a_near_value(parent: Any, key: Any, rng: random.Random) -> None:
     if isinstance(value, str):
         parent[key] = value[: rng.randrange(len(value) + 1)] + rng.choice(ODD_TEXT)
     elif isinstance(value, int | float):
-        half = value / 2 if isinstance(value, float) else value // 2 + 0.5 if abs(value) < 2**53 else value // 2
-        parent[key] = rng.choice([value + 1, value - 1, -value, value * 2, half, str(value), [value]])
+        parent[key] = rng.choice([value + 1, value - 1, -value, value * 2, [value], repr(value)[:40]])
     else:
         parent[key] = [value]
 
@@ -179,7 +178,7 @@ def lose_a_value(parent: Any, key: Any, rng: random.Random) -> None:
 
 def another_key(parent: Any, key: Any, rng: random.Random) -> None:
     if isinstance(parent, dict):
-        parent[rng.choice([*ODD_TEXT, str(key).upper(), f"{key}_"])] = parent.pop(key)
+        parent[rng.choice([*ODD_TEXT, repr(key)[:40].upper(), f"{key}_"])] = parent.pop(key)
     else:
         parent.append(parent[key])
 

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from minclip.checkpoints.pickle_machine import Record, RefusedError, run
+from minclip.checkpoints.pickle_machine import Name, Record, RefusedError, run
 from minclip.errors import CheckpointError
 from minclip.files import one_line
 from minclip.weights import BFLOAT16
@@ -122,8 +122,8 @@ class Tensor:
 
 
 def _storage(persistent_id: Any) -> Storage:
-    word, kind, key, _location, count, *view = persistent_id
-    kind = getattr(kind, "text", "").removeprefix("torch.").removesuffix("Storage")  # of a name; no name has none
+    word, name, key, _location, count, *view = persistent_id
+    kind = name.text.removeprefix("torch.").removesuffix("Storage") if isinstance(name, Name) else None
     if word != "storage" or kind not in ITEM_SIZES or not isinstance(key, str) or not _is_count(count):
         raise ValueError("its pickle describes a storage that is none")
     if view not in ([], [None]):

@@ -231,23 +231,15 @@ def _varint(name: str, data: bytes, position: int, end: int) -> tuple[int, int]:
     raise _broken(name, position, "a number of more than ten bytes")
 
 
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def _decode_pieces(model: ModelFile, texts: list[bytes]) -> list[str]:
     """The pieces as str. All at once: a decode per piece takes twice as long for 900,000 of them."""
     joined = b"\0".join(texts)
+    if joined.count(b"\0") != len(texts) - 1:
+        model.fail(next(i for i, text in enumerate(texts) if b"\0" in text), "contains a NUL character")
     try:
         pieces = joined.decode().split("\0")
-    except UnicodeDecodeError:
-        model.fail(next(i for i, text in enumerate(texts) if not _is_utf8(text)), "is not UTF-8")
-    if len(pieces) != len(texts):
-        model.fail(next(i for i, text in enumerate(texts) if b"\0" in text), "contains a NUL character")
+    except UnicodeDecodeError as error:
+        model.fail(joined.count(b"\0", 0, error.start), "is not UTF-8")
     if "" in pieces:
         model.fail(pieces.index(""), "is empty")
     return pieces

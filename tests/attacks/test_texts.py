@@ -64,18 +64,17 @@ def bpe_nfc(_: Path) -> tuple[Encode, Encode]:
     return BPETokenizer.from_folder(FOLDER, cleaning="nfc").encode, lambda text: peer.encode(text).ids
 
 
+def model_file(data: bytes) -> tuple[Encode, Encode]:
+    peer = sentencepiece.SentencePieceProcessor(model_proto=data)
+    return refusing(SentencePieceModel.from_bytes(data).encode), peer.encode
+
+
 def unigram_model(_: Path) -> tuple[Encode, Encode]:
-    data = sentencepiece_corpus.train("unigram")
-    return refusing(SentencePieceModel.from_bytes(data).encode), sentencepiece.SentencePieceProcessor(
-        model_proto=data
-    ).encode
+    return model_file(sentencepiece_corpus.train("unigram"))
 
 
 def bpe_model(_: Path) -> tuple[Encode, Encode]:
-    data = sentencepiece_corpus.train("bpe", "bytes")
-    return refusing(SentencePieceModel.from_bytes(data).encode), sentencepiece.SentencePieceProcessor(
-        model_proto=data
-    ).encode
+    return model_file(sentencepiece_corpus.train("bpe", "bytes"))
 
 
 def serialized(folder: Path) -> tuple[Encode, Encode]:
