@@ -311,7 +311,7 @@ class Model:
         if labels is not None:
             raise ValueError(f"labels are for image classifiers, which {self.source} is not; pass return_loss=True")
         self._ready("vision", "text")
-        image_given, text_given = image_inputs(self.config, **pixels), text_inputs(self.config, **texts)
+        text_given, image_given = text_inputs(self.config, **texts), image_inputs(self.config, **pixels)
         vision, text = self.towers.vision(image_given, **record), self.towers.text(text_given, **record)
         image_embeds, text_embeds = (
             self._finite(f"{kind} embeddings", self.towers.to_numpy(self.towers.unit(self._embeds(output, kind))))

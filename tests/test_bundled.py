@@ -16,8 +16,8 @@ import transformers
 from PIL import Image
 
 import minclip
-from minclip import checkpoints
-from minclip.checkpoints import notice, sources
+from minclip import checkpoints, notice
+from minclip.checkpoints import sources
 from minclip.commands import demo
 from minclip.tokenizers import Tokenizer
 from minclip.tokenizers.bpe import BPETokenizer
