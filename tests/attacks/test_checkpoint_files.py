@@ -17,7 +17,7 @@ import torch
 import training
 import transformers
 from attack import attack, counts, needs_timer
-from mutators import BYTES, JSON, PROTOBUF, SAFETENSORS, TEXT, ZIP, all_cuts, mutated
+from mutators import BYTES, JSON, PROTOBUF, SAFETENSORS, TEXT, ZIP, all_cuts, in_entries, mutated
 
 import minclip
 from minclip import backend, checkpoints
@@ -163,6 +163,27 @@ def test_a_file_cut_anywhere_answers_as_the_whole_one_or_is_refused(
     finally:
         use(whole)
     assert found["refused"] > 0
+
+
+@pytest.mark.parametrize("target", ["pytorch_model.bin", "old pytorch_model.bin"])
+def test_a_storage_whose_type_is_no_name_is_refused(target: str, made: Callable[[str], Path]) -> None:
+    path = made(target)
+    whole, use = path.read_bytes(), in_place(path)
+
+    def number(data: bytes, _: random.Random) -> bytes:
+        return data.replace(b"ctorch\nFloatStorage\n", b"K\x01")
+
+    changed = number(whole, random.Random(0))
+    if target == "pytorch_model.bin":
+        changed = in_entries(lambda items, _: items.__setitem__(0, (items[0][0], number(items[0][1], _))))(
+            whole, random.Random(0)
+        )
+    try:
+        assert attack(use, [changed]) == {"refused": 1}
+        with pytest.raises(minclip.CheckpointError, match="describes a storage that is none"):
+            use(changed)
+    finally:
+        use(whole)
 
 
 def test_the_claim_can_be_broken(monkeypatch: pytest.MonkeyPatch) -> None:

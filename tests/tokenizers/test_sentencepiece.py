@@ -241,6 +241,10 @@ BROKEN = {
     "two unknown pieces": (written_by_hand(UNK, A, ("?", 0.0, 2)), "byte 28: piece 2 is a second unknown"),
     "empty piece": (written_by_hand(UNK, ("", -1.0, 1)), "byte 16: piece 1 is empty"),
     "piece with NUL": (written_by_hand(UNK, ("a\0b", -1.0, 1)), "byte 16: piece 1 contains a NUL"),
+    "piece with NUL, then one not UTF-8": (
+        written_by_hand(UNK, ("a\0b", -1.0, 1), (b"\xff\xfe", -1.0, 1)),
+        "byte 30: piece 2 is not UTF-8",
+    ),
     "piece not UTF-8": (written_by_hand(UNK, (b"\xff\xfe", -1.0, 1)), "byte 16: piece 1 is not UTF-8"),
     "NaN score": (written_by_hand(UNK, ("a", float("nan"), 1)), "byte 16: piece 1 has a score"),
     "type 9": (written_by_hand(UNK, ("a", 0.0, 9)), "byte 27: field 3 of a piece"),
