@@ -53,14 +53,13 @@ PREFIXES = ("module.", "_orig_mod.", "module.")  # DistributedDataParallel and t
 BIG_ENDIAN = "it was written on a big-endian machine; load it with torch and save the tensors as safetensors"
 ENCRYPTED, UTF_8 = 0x1, 0x800  # flags of a zip archive's entry
 
-PICKLE_LIMIT = 1 << 25  # bytes; that of a model with a billion weights has under a megabyte
-DIRECTORY_LIMIT = 1 << 23  # bytes of a zip archive's list of entries
+PIECE_LIMIT = 1 << 23  # bytes of a pickle, or of an archive's list of entries; a large model's have under a megabyte
 TREE_LIMIT = 100_000  # modules and tensors of a TorchScript archive
 EXPANDED_LIMIT = 1 << 30  # bytes of a tensor that repeats its storage by strides of 0
 UNPACKED_LIMIT = 1 << 24  # bytes of compressed entries, or eight times the file; weights compress to a half at best
 
 DAMAGE = (
-    OSError, ValueError, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, EOFError, OverflowError,
+    OSError, ValueError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, OverflowError, NotImplementedError,
 )  # fmt: skip
 
 
@@ -69,7 +68,7 @@ def read_tensors(path: Path, skip: Callable[[str], bool] = lambda name: False) -
 
     The names are those of the file's state dict, which may lie under "state_dict" or "model" beside an optimizer's;
     `module.` before all of them is taken off. A bfloat16 tensor comes as an array of `BFLOAT16`. The pickle's checksum
-    is verified; a storage's is not, which would read the whole file, but its place and size are.
+    is verified; those of storages are not, which would read the whole file, but their places and sizes are.
     Raises CheckpointError, naming the file, where it is absent, damaged, or asks for more than tensors need, and naming
     the tensor, where its type is no floating type of 16 bits or more or it does not lie in its storage.
     """
@@ -77,7 +76,7 @@ def read_tensors(path: Path, skip: Callable[[str], bool] = lambda name: False) -
         with _Bounded(path) as file:
             # copy-on-write, so that a module trained on views of the map never writes the file
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)).toreadonly()
-            root, storage_bytes = _open_zip(file, data) if bytes(data[:2]) == b"PK" else _open_legacy(data)
+            root, storage_bytes = _open_zip(file, data) if bytes(data[:2]) == b"PK" else _open_legacy(file, data)
             tensors = {name: tensor for name, tensor in _named(root).items() if not skip(name)}
             return {name: _array(name, tensor, storage_bytes) for name, tensor in tensors.items()}
     except FileNotFoundError:
@@ -85,18 +84,17 @@ def read_tensors(path: Path, skip: Callable[[str], bool] = lambda name: False) -
     except RefusedError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except DAMAGE as error:
-        raise CheckpointError(
-            f"{path} is not a whole torch file ({one_line(error)}); download or save it again"
-        ) from None
+        problem = f"{one_line(error):.300}"
+        raise CheckpointError(f"{path} is not a whole torch file ({problem}); download or save it again") from None
 
 
 class _Bounded(io.FileIO):
     """A file that is read in small pieces only: an archive's list of entries may claim to be as long as the file."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > DIRECTORY_LIMIT:
-            raise ValueError(f"its list of entries has more than {DIRECTORY_LIMIT} bytes")
-        return super().read(DIRECTORY_LIMIT if size is None or size < 0 else size)
+        if size is not None and size > PIECE_LIMIT:
+            raise ValueError(f"its list of entries has more than {PIECE_LIMIT} bytes")
+        return super().read(PIECE_LIMIT if size is None or size < 0 else size)
 
 
 # --- what the names in the pickle mean -----------------------------------------------------------------------------
@@ -122,10 +120,12 @@ class Tensor:
 
 
 def _storage(persistent_id: Any) -> Storage:
-    word, name, key, _location, count, *view = persistent_id
-    kind = name.text.removeprefix("torch.").removesuffix("Storage") if isinstance(name, Name) else None
-    if word != "storage" or kind not in ITEM_SIZES or not isinstance(key, str) or not _is_count(count):
-        raise ValueError("its pickle describes a storage that is none")
+    if not isinstance(persistent_id, tuple) or not 5 <= len(persistent_id) <= 6 or persistent_id[0] != "storage":
+        raise ValueError("its pickle describes something beside it that is no storage")
+    _, name, key, _location, count, *view = persistent_id
+    kind = name.text.removeprefix("torch.").removesuffix("Storage") if isinstance(name, Name) else ""
+    if kind not in ITEM_SIZES or not isinstance(key, str) or not _is_count(count):
+        raise ValueError("its pickle describes a storage by something else than a type, a key and a count")
     if view not in ([], [None]):
         raise RefusedError("it has views of storages, as torch wrote before 0.4; load it with torch and save it again")
     return Storage(kind, key, count)
@@ -184,7 +184,7 @@ def _open_zip(file: io.FileIO, data: memoryview) -> Opened:
     unpacked = sum(entry.file_size for entry in entries.values() if entry.compress_type != zipfile.ZIP_STORED)
     if unpacked > max(UNPACKED_LIMIT, 8 * len(data)):
         raise RefusedError(f"it unpacks to {unpacked} bytes, out of all proportion to its own {len(data)}")
-    if program.file_size > PICKLE_LIMIT:
+    if program.file_size > PIECE_LIMIT:
         raise RefusedError(f"its pickle has {program.file_size} bytes, more than any model's")
     if order is not None and bytes(_content(file, data, order)) == b"big":
         raise RefusedError(BIG_ENDIAN)
@@ -199,9 +199,8 @@ def _open_zip(file: io.FileIO, data: memoryview) -> Opened:
     def storage_bytes(storage: Storage) -> memoryview:
         return entry_bytes(f"{prefix}data/{storage.key}", storage.count * ITEM_SIZES[storage.kind])
 
-    code = _content(file, data, program)
-    _verify(program, code)
-    return run(io.BytesIO(code), NAMES, _storage), storage_bytes
+    _verify(program, _content(file, data, program))
+    return run(io.BytesIO(_content(file, data, program)), NAMES, _storage), storage_bytes
 
 
 def _content(file: io.FileIO, data: memoryview, entry: zipfile.ZipInfo) -> memoryview:
@@ -211,13 +210,14 @@ def _content(file: io.FileIO, data: memoryview, entry: zipfile.ZipInfo) -> memor
     """
     name = entry.orig_filename.encode("utf-8" if entry.flag_bits & UTF_8 else "cp437")
     file.seek(entry.header_offset)
-    signature, name_length, extra_length = struct.unpack("<4s22xHH", file.read(30))
+    signature, method, name_length, extra_length = struct.unpack("<4s4xH16xHH", file.read(30))
     begin = entry.header_offset + 30 + name_length + extra_length
     end = begin + entry.compress_size
     found = file.read(len(name))
     file.seek(end)
     follows = file.read(2)  # a further header, whose kind is of no interest here
-    if (signature, found, follows) != (b"PK\3\4", name, b"PK") or entry.flag_bits & ENCRYPTED:
+    here = (signature, method, found, follows)
+    if here != (b"PK\3\4", entry.compress_type, name, b"PK") or entry.flag_bits & ENCRYPTED:
         raise ValueError(f"{entry.filename!a:.100} does not lie where its list of entries says, or is encrypted")
     packed = data[begin:end]
     if entry.compress_type == zipfile.ZIP_STORED:
@@ -232,12 +232,13 @@ def _content(file: io.FileIO, data: memoryview, entry: zipfile.ZipInfo) -> memor
 
 
 def _verify(entry: zipfile.ZipInfo, content: memoryview) -> None:
-    """Compare checksum and length; torch writes the checksum 0 where it was asked to compute none."""
-    if len(content) != entry.file_size or entry.CRC not in (0, zlib.crc32(content)):
+    """Compare checksum and length; torch, which compresses nothing, writes 0 where it was asked for no checksum."""
+    unchecked = entry.CRC == 0 and entry.compress_type == zipfile.ZIP_STORED
+    if len(content) != entry.file_size or (zlib.crc32(content) != entry.CRC and not unchecked):
         raise ValueError(f"{entry.filename!a:.100} is damaged: its checksum differs")
 
 
-def _open_legacy(data: memoryview) -> Opened:
+def _open_legacy(file: io.FileIO, data: memoryview) -> Opened:
     """Five pickles, then each storage's length and numbers in the order of the last pickle's keys."""
     if bytes(data[257:262]) == b"ustar":
         raise RefusedError("it is a tar archive, as torch wrote before 0.1.10; load it with torch and save it again")
@@ -250,19 +251,26 @@ def _open_legacy(data: memoryview) -> Opened:
             raise ValueError(f"storage {storage.key!a:.100} is described in two ways")
         return first
 
-    file = io.BytesIO(data[:PICKLE_LIMIT])
-    if run(file, NAMES) != MAGIC or run(file, NAMES) != PROTOCOL:
-        raise RefusedError("it is a pickle that torch did not write; expected a file of torch.save")
-    machine = run(file, NAMES)
+    pickles = io.BytesIO(file.read(PIECE_LIMIT))
+    try:
+        is_torch = run(pickles, NAMES) == MAGIC and run(pickles, NAMES) == PROTOCOL
+    except RefusedError:
+        raise
+    except ValueError:
+        is_torch = False
+    if not is_torch:
+        raise RefusedError(f"it begins with {bytes(data[:12])!r}, which no file of torch.save does; download it again")
+    machine = run(pickles, NAMES)
     if not isinstance(machine, dict) or machine.get("little_endian") is not True:
         raise RefusedError(BIG_ENDIAN)
-    root, keys = run(file, NAMES, load), run(file, NAMES)
+    root, keys = run(pickles, NAMES, load), run(pickles, NAMES)
     if not isinstance(keys, list) or not all(isinstance(key, str) and key in storages for key in keys):
         raise ValueError("its list of storages does not fit its tensors")
     places: dict[str, memoryview] = {}
-    begin = file.tell()
+    begin = pickles.tell()
     for key in keys:
-        count, begin = int.from_bytes(data[begin : begin + 8], "little"), begin + 8
+        file.seek(begin)
+        count, begin = int.from_bytes(file.read(8), "little"), begin + 8
         end = begin + count * ITEM_SIZES[storages[key].kind]
         if count != storages[key].count or end > len(data) or key in places:
             raise ValueError(f"storage {key!a:.100} should hold {storages[key].count} numbers, and does not")
@@ -297,7 +305,10 @@ def _state_dict(content: Any, depth: int = 3) -> dict[str, Tensor]:
     for key in WRAPPERS if depth else ():
         if tensors := _state_dict(content.get(key), depth - 1):
             return tensors
-    return {name: value for name, value in content.items() if isinstance(value, Tensor) and isinstance(name, str)}
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    if not all(isinstance(name, str) for name in tensors):
+        raise ValueError("its state dict has a tensor under a number instead of a name")
+    return tensors
 
 
 def _module_tree(root: Record) -> dict[str, Tensor]:
@@ -374,7 +385,12 @@ def config_of_openai(tensors: Mapping[str, np.ndarray], source: str = "the file"
     context, text_width = shape("positional_embedding", 2)
     vocab, _ = shape("token_embedding.weight", 2)
     _, embed_dim = shape("text_projection", 2)
-    vision = {"image_size": patch * math.isqrt(max(positions - 1, 0)), "patch_size": patch}
+    grid = math.isqrt(max(positions - 1, 0))
+    if positions != grid**2 + 1:
+        raise CheckpointError(
+            f"{source}: visual.positional_embedding has {positions} rows, not one and a square of them"
+        )
+    vision = {"image_size": patch * grid, "patch_size": patch}
     text = {"vocab_size": vocab, "max_position_embeddings": context, "eos_token_id": 2}
     return {
         "model_type": "clip",

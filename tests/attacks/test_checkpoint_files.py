@@ -180,7 +180,7 @@ def test_a_storage_whose_type_is_no_name_is_refused(target: str, made: Callable[
         )
     try:
         assert attack(use, [changed]) == {"refused": 1}
-        with pytest.raises(minclip.CheckpointError, match="describes a storage that is none"):
+        with pytest.raises(minclip.CheckpointError, match="describes a storage by something else"):
             use(changed)
     finally:
         use(whole)
