@@ -119,7 +119,7 @@ def test_the_one_liner_sees_a_folder_replaced_by_one_of_the_same_sizes_and_times
         (lambda m: m.encode_text(["a", None]), ValueError, "NoneType"),
         (lambda m: m.encode_text(["a"], batch_size="3"), ValueError, "batch_size"),
         (lambda m: m.encode_image([PICTURE], batch_size=0), ValueError, "batch_size"),
-        (lambda m: m(input_ids="x", pixel_values=[[1.0]]), ValueError, "pixel_values"),
+        (lambda m: m(**m.processor(text="a"), pixel_values="x"), ValueError, "pixel_values"),
         (lambda m: m.get_text_features(input_ids="x"), ValueError, "input_ids"),
         (lambda m: m.get_text_features(input_ids=[[2**70]]), ValueError, "input_ids"),
         (lambda m: m.processor(text="a", return_tensors="tf"), ValueError, "return_tensors"),
