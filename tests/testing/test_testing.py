@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -259,9 +260,12 @@ def test_a_planted_bug_is_one_short_report_that_begins_with_its_place(tmp_path: 
     ]
     (tmp_path / "test_broken.py").write_text("\n".join(lines))
     claim = "test_broken.py::TestBroken::test_unit_embeddings_agree_with_float64"
+    tests = str(Path(__file__).resolve().parents[1])  # where broken_backend lies
+    searched = os.pathsep.join(filter(None, [tests, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"{claim}[clip-float32]"],
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": searched},
         capture_output=True,
         text=True,
         check=False,
