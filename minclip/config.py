@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from minclip.checks import check_choice, check_number, check_positive, check_tower
 from minclip.errors import ConfigError
 from minclip.files import read_json
 
@@ -48,7 +49,7 @@ class TextConfig:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_tower(self)
+        check_tower(self, ACTIVATIONS)
 
     @property
     def pools_largest_id(self) -> bool:
@@ -107,8 +108,8 @@ class RobertaConfig:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_tower(self)
-        _check_choice(self, "position_embedding_type", POSITION_TYPES)
+        check_tower(self, ACTIVATIONS)
+        check_choice(self, "position_embedding_type", POSITION_TYPES)
         last = self.max_position_embeddings - 1
         if not 0 <= self.pad_token_id < last:
             raise ConfigError(
@@ -149,7 +150,7 @@ class VisionConfig:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_tower(self)
+        check_tower(self, ACTIVATIONS)
         if self.patch_size > self.image_size:
             raise ConfigError(
                 f"{self.model_type}: patch_size {self.patch_size} is larger than image_size {self.image_size}"
@@ -236,12 +237,10 @@ class Config:
         if self.projection_dim is None:
             alone = (self.text_config or self.vision_config) if None in (self.text_config, self.vision_config) else None
             put("projection_dim", getattr(alone, "projection_dim", family.projection_dim))
-        _check_positive(self, ("projection_dim",), self.model_type)
+        check_positive(self, ("projection_dim",))
         for name in ("logit_scale_init_value", "initializer_factor"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool):
-                raise ConfigError(f"{self.model_type}: {name} must be a number, found {value!r}")
-        _check_choice(self, "problem_type", (None, *PROBLEM_TYPES))
+            check_number(self, name)
+        check_choice(self, "problem_type", (None, *PROBLEM_TYPES))
 
     @classmethod
     def from_text_vision_configs(
@@ -398,46 +397,3 @@ def _tower(kind: Callable[..., Any], model_type: str, given: Mapping[str, Any]) 
 def _tower_dict(tower: AnyTowerConfig) -> dict[str, Any]:
     known = asdict(tower)
     return {**known.pop("extra"), **known}
-
-
-# --- checking ------------------------------------------------------------------------------------------------------
-
-TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
-SIGNED = ("pad_token_id", "bos_token_id", "eos_token_id")  # may be -1 where there is no such token
-
-
-def _check_tower(tower: AnyTowerConfig) -> None:
-    """The types of all fields, and what sizes must be to fit one another."""
-    where = tower.model_type
-    for f in fields(tower):
-        value = getattr(tower, f.name)
-        if f.name == "eos_token_id" and isinstance(value, list | tuple) and value:  # newer files list several
-            object.__setattr__(tower, f.name, value[0] if len(value) == 1 else tuple(value))
-            values, kind = list(value), "int"
-        else:
-            values, kind = [value], str(f.type).split(" ")[0]
-        if kind in TYPES and not all(isinstance(v, TYPES[kind]) and not isinstance(v, bool) for v in values):
-            raise ConfigError(f"{where}: {f.name} must be of type {kind}, found {value!r}")
-    _check_positive(tower, tuple(f.name for f in fields(tower) if f.type == "int" and f.name not in SIGNED), where)
-    if tower.hidden_size % tower.num_attention_heads:
-        raise ConfigError(
-            f"{where}: hidden_size {tower.hidden_size} cannot be split among "
-            f"{tower.num_attention_heads} attention heads; it must be a multiple"
-        )
-    _check_choice(tower, "hidden_act", ACTIVATIONS)
-    if not 0 < tower.layer_norm_eps < 1:
-        raise ConfigError(f"{where}: layer_norm_eps must lie between 0 and 1, found {tower.layer_norm_eps}")
-
-
-def _check_positive(config: AnyTowerConfig | Config, names: tuple[str, ...], where: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{where}: {name} must be a whole number of at least 1, found {value!r}")
-
-
-def _check_choice(config: AnyTowerConfig | Config, name: str, choices: tuple[str | None, ...]) -> None:
-    value = getattr(config, name)
-    if value not in choices:
-        listed = ", ".join(str(choice) for choice in choices)
-        raise ConfigError(f"{config.model_type}: {name} {value!r} is not one of {listed}")

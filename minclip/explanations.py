@@ -155,7 +155,7 @@ def gathered(run: Pass, dembeds: np.ndarray, method: str, start_layer: int) -> n
         return share
     shares = [share]
 
-    def note(name: str, gradient: np.ndarray) -> None:  # told from the last layer to the first: R = R + R A
+    def note(name: str, gradient: np.ndarray) -> None:  # called from the last layer to the first: R = R + R A
         _, layer, step = name.split(".") if name.count(".") == 2 else ("", "-1", "")
         if step == "probabilities" and int(layer) >= start:
             cam = np.maximum(gradient * run.steps[name], 0).mean(axis=1)  # (n, t, t), Chefer et al. eq. 5
@@ -212,7 +212,7 @@ def pieces(tokenizer: Tokenizer, ids: np.ndarray, relevance: np.ndarray) -> list
 # --- pictures ------------------------------------------------------------------------------------------------------
 
 COLOURS = ((255, 250, 214), (254, 201, 125), (247, 131, 92), (208, 63, 108), (131, 32, 122), (52, 16, 96))
-"""From pale yellow by red to dark violet, evenly darker: told apart with any kind of colour vision, and in grey."""
+"""From pale yellow by red to dark violet, evenly darker: distinct with any kind of colour vision, and in grey."""
 
 
 def coloured(levels: np.ndarray) -> np.ndarray:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import overload
+from typing import Unpack, overload
 
 from minclip import checkpoints
+from minclip.arguments import LoadAndRankOptions
 from minclip.backend import get_backend
 from minclip.checkpoints import sources
 from minclip.images import ImageSource
@@ -66,11 +67,7 @@ def zero_shot(
     labels: Sequence[str],
     *,
     model: str | Path | Model | None = None,
-    template: str | Sequence[str] | None = None,
-    top_k: int | None = None,
-    backend: str = "numpy",
-    device: str | None = None,
-    dtype: str | None = None,
+    **options: Unpack[LoadAndRankOptions],
 ) -> Ranking: ...
 @overload
 def zero_shot(
@@ -78,11 +75,7 @@ def zero_shot(
     labels: Sequence[str],
     *,
     model: str | Path | Model | None = None,
-    template: str | Sequence[str] | None = None,
-    top_k: int | None = None,
-    backend: str = "numpy",
-    device: str | None = None,
-    dtype: str | None = None,
+    **options: Unpack[LoadAndRankOptions],
 ) -> list[Ranking]: ...
 def zero_shot(
     image: ImageSource | Sequence[ImageSource],

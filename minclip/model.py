@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from minclip import checkpoints, classification
-from minclip.backend import BackendArray, PreparesPixels, Towers, get_backend
+from minclip.arguments import EncodeImageOptions, ModelInputs, ZeroShotOptions
+from minclip.backend import BackendArray, Towers, get_backend
 from minclip.config import Config
 from minclip.contrastive import contrastive_loss, logits_per_image, probabilities, unit
-from minclip.errors import BackendError, CheckpointError, ConfigError, ImageError
-from minclip.images import ImageSource, is_batch, stack
+from minclip.encoding import check_batch_size, gathered, pixel_batches
+from minclip.errors import CheckpointError, ConfigError, ImageError
+from minclip.images import ImageSource, is_batch
 from minclip.initialization import initial_weights
 from minclip.inputs import ImageInputs, TextInputs, as_numpy, image_inputs, split_inputs, text_inputs
 from minclip.outputs import ClassifierOutput, ModelOutput, TowerOutput
 from minclip.pipeline import Progress, batched
-from minclip.processor import Processor, prepared
+from minclip.processor import Processor
 from minclip.ranking import Ranking, checked_labels, checked_templates, rank, templated
 from minclip.weights import Weights
 
@@ -63,24 +65,10 @@ class Model:
     # --- answers ---------------------------------------------------------------------------------------------------
 
     @overload
-    def zero_shot(
-        self,
-        image: Source,
-        labels: Sequence[str],
-        *,
-        template: str | Sequence[str] | None = None,
-        top_k: int | None = None,
-        batch_size: int = 32,
-    ) -> Ranking: ...
+    def zero_shot(self, image: Source, labels: Sequence[str], **options: Unpack[ZeroShotOptions]) -> Ranking: ...
     @overload
     def zero_shot(
-        self,
-        image: list[Source] | tuple[Source, ...],
-        labels: Sequence[str],
-        *,
-        template: str | Sequence[str] | None = None,
-        top_k: int | None = None,
-        batch_size: int = 32,
+        self, image: list[Source] | tuple[Source, ...], labels: Sequence[str], **options: Unpack[ZeroShotOptions]
     ) -> list[Ranking]: ...
     def zero_shot(
         self,
@@ -145,24 +133,16 @@ class Model:
         self,
         images: ImageSource | Sequence[ImageSource],
         *,
-        batch_size: int = 32,
-        progress: bool = False,
-        workers: int | None = None,
-        resize_on_device: bool = False,
-        on_error: Callable[[int, ImageError], None] | None = None,
         native: Literal[False] = False,
+        **options: Unpack[EncodeImageOptions],
     ) -> np.ndarray: ...
     @overload
     def encode_image(
         self,
         images: ImageSource | Sequence[ImageSource],
         *,
-        batch_size: int = 32,
-        progress: bool = False,
-        workers: int | None = None,
-        resize_on_device: bool = False,
-        on_error: Callable[[int, ImageError], None] | None = None,
         native: Literal[True],
+        **options: Unpack[EncodeImageOptions],
     ) -> BackendArray: ...
     def encode_image(
         self,
@@ -217,7 +197,7 @@ class Model:
         batch = [texts] if isinstance(texts, str) else list(texts)
         if not batch:
             raise ValueError("texts is empty; pass at least one text")
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
 
         def embed(part: Sequence[str]) -> BackendArray:
             inputs = self.processor(text=part)
@@ -226,45 +206,15 @@ class Model:
             return self.towers.unit(self._embeds(self._text(inputs), "text"))
 
         bar = Progress("texts", len(batch), show=progress)
-        rows = self._collect(map(embed, batched(batch, batch_size)), bar)
+        rows = self._gathered(map(embed, batched(batch, batch_size)), bar)
         return rows if native else self._finite("text embeddings", self.towers.to_numpy(rows))
 
     # --- the towers, as they are -----------------------------------------------------------------------------------
 
     @overload
-    def __call__(
-        self,
-        *,
-        input_ids: ArrayLike | None = None,
-        pixel_values: ArrayLike | None = None,
-        attention_mask: ArrayLike | None = None,
-        position_ids: ArrayLike | None = None,
-        token_type_ids: ArrayLike | None = None,
-        inputs_embeds: ArrayLike | None = None,
-        head_mask: ArrayLike | None = None,
-        interpolate_pos_encoding: bool = False,
-        labels: None = None,
-        return_loss: bool = False,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-    ) -> ModelOutput: ...
+    def __call__(self, *, labels: None = None, **inputs: Unpack[ModelInputs]) -> ModelOutput: ...
     @overload
-    def __call__(
-        self,
-        *,
-        input_ids: ArrayLike | None = None,
-        pixel_values: ArrayLike | None = None,
-        attention_mask: ArrayLike | None = None,
-        position_ids: ArrayLike | None = None,
-        token_type_ids: ArrayLike | None = None,
-        inputs_embeds: ArrayLike | None = None,
-        head_mask: ArrayLike | None = None,
-        interpolate_pos_encoding: bool = False,
-        labels: ArrayLike,
-        return_loss: bool = False,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-    ) -> ClassifierOutput: ...
+    def __call__(self, *, labels: ArrayLike, **inputs: Unpack[ModelInputs]) -> ClassifierOutput: ...
     def __call__(
         self,
         *,
@@ -307,7 +257,7 @@ class Model:
         }
         if self.config.is_classifier:
             given = _only(split_inputs(texts | pixels), 1)
-            return self._classified(self._as_numpy(self._vision(given, **record)), labels)
+            return self._classified(self._vision(given, **record).converted(self.towers.to_numpy), labels)
         if labels is not None:
             raise ValueError(f"labels are for image classifiers, which {self.source} is not; pass return_loss=True")
         self._ready("vision", "text")
@@ -323,8 +273,8 @@ class Model:
             logits_per_text=logits.T,
             image_embeds=image_embeds,
             text_embeds=text_embeds,
-            vision_model_output=self._as_numpy(vision),
-            text_model_output=self._as_numpy(text),
+            vision_model_output=vision.converted(self.towers.to_numpy),
+            text_model_output=text.converted(self.towers.to_numpy),
             loss=contrastive_loss(logits) if return_loss else None,
         )
 
@@ -353,14 +303,14 @@ class Model:
     ) -> TowerOutput:
         """The vision tower alone, projection or not. Takes what `__call__` takes of images; NumPy arrays."""
         given = _only(split_inputs(dict(inputs)), 1)
-        return self._as_numpy(self._vision(given, output_hidden_states, output_attentions))
+        return self._vision(given, output_hidden_states, output_attentions).converted(self.towers.to_numpy)
 
     def text_tower(
         self, *, output_hidden_states: bool = False, output_attentions: bool = False, **inputs: ArrayLike
     ) -> TowerOutput:
         """The text tower alone, projection or not. Takes what `__call__` takes of texts; NumPy arrays."""
         given = _only(split_inputs(dict(inputs)), 0)
-        return self._as_numpy(self._text(given, output_hidden_states, output_attentions))
+        return self._text(given, output_hidden_states, output_attentions).converted(self.towers.to_numpy)
 
     @property
     def logit_scale(self) -> float:
@@ -422,7 +372,7 @@ class Model:
 
     def _features(self, output: TowerOutput, kind: str, whole: bool) -> np.ndarray | TowerOutput:
         rows = self._finite(f"{kind} features", self.towers.to_numpy(self._embeds(output, kind)))
-        return self._as_numpy(output) if whole else rows
+        return output.converted(self.towers.to_numpy) if whole else rows
 
     def _unit_image_embeds(self, output: TowerOutput) -> BackendArray:
         return self.towers.unit(self._embeds(output, "image"))
@@ -443,32 +393,26 @@ class Model:
         batch: Sequence[ImageSource] = images if is_batch(images) else [images]  # type: ignore[assignment, list-item]
         if not len(batch):
             raise ValueError("images is empty; pass at least one image")
-        _check_batch_size(batch_size)
+        check_batch_size(batch_size)
         bar = Progress("images", len(batch), show=progress)
-        processor, towers = self.processor.image_processor, self.towers
-        resize = not (resize_on_device and isinstance(towers, PreparesPixels))
 
-        def embed_all() -> Iterator[BackendArray]:
-            pending: list[np.ndarray] = []
-            depth = 2 * batch_size if resize else 0  # whole photographs are too large to hold many
-            for index, pixels in prepared(batch, processor, workers=workers, depth=depth, resize=resize):
-                if isinstance(pixels, np.ndarray):
-                    pending.append(pixels)
-                elif on_error is not None:
-                    on_error(index, pixels)
-                    bar.advance(1)
-                else:
-                    raise ImageError(f"images[{index}]: {pixels}") if len(batch) > 1 else pixels
-                if pending and (len(pending) == batch_size or index == len(batch) - 1):
-                    if isinstance(towers, PreparesPixels):
-                        values = towers.pixel_values(pending, processor, resized=resize)
-                    else:
-                        values = processor.normalize(stack(pending))
-                    self._check_processor(tuple(values.shape[2:]))
-                    yield head(towers.vision(ImageInputs(values)))
-                    pending = []
+        def failed(index: int, error: ImageError) -> None:
+            if on_error is None:
+                raise ImageError(f"images[{index}]: {error}") if len(batch) > 1 else error
+            on_error(index, error)
+            bar.advance(1)
 
-        return self._collect(embed_all(), bar)
+        def embed(values: BackendArray) -> BackendArray:
+            self._check_processor(tuple(values.shape[2:]))
+            return head(self.towers.vision(ImageInputs(values)))
+
+        how: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "resize_on_device": resize_on_device}
+        with closing(pixel_batches(batch, self.processor.image_processor, self.towers, failed, **how)) as batches:
+            return self._gathered(map(embed, batches), bar)
+
+    def _gathered(self, parts: Iterable[BackendArray], bar: Progress) -> BackendArray:
+        rows = gathered(parts, self.towers, bar)
+        return np.zeros((0, self.config.projection_dim), np.float32) if rows is None else rows  # all were left out
 
     def _check_processor(self, made: tuple[int, ...]) -> None:
         """Raises ConfigError where the image processor makes images that the vision tower does not take."""
@@ -478,22 +422,6 @@ class Model:
                 f"{self.source}: preprocessor_config.json makes images of {made[0]}x{made[1]}, the vision tower takes "
                 f"{side}x{side}; correct its crop_size, or call the model itself with interpolate_pos_encoding=True"
             )
-
-    def _collect(self, parts: Iterable[BackendArray], bar: Progress) -> BackendArray:
-        """Gather the batches' rows; where one fails for want of memory, hand out those before it with the error."""
-        done: list[BackendArray] = []
-        try:
-            for part in parts:
-                done.append(part)
-                bar.advance(len(part))
-        except BackendError as error:
-            error.finished = self.towers.to_numpy(self.towers.join(done)) if done else None
-            raise
-        finally:
-            bar.close()
-        if not done:  # every image was left out
-            return np.zeros((0, self.config.projection_dim), np.float32)
-        return self.towers.join(done)
 
     def _finite(self, what: str, rows: np.ndarray) -> np.ndarray:
         """The rows (n, p), or CheckpointError where one holds NaN or infinity: no answer is better than a wrong one."""
@@ -505,22 +433,9 @@ class Model:
             )
         return rows
 
-    def _as_numpy(self, output: TowerOutput) -> TowerOutput:
-        def convert(value: Any) -> Any:
-            if isinstance(value, tuple):
-                return tuple(map(convert, value))
-            return None if value is None else self.towers.to_numpy(value)
-
-        return replace(output, **{f.name: convert(getattr(output, f.name)) for f in fields(output)})
-
 
 def _only(split: tuple[dict[str, Any], dict[str, Any]], tower: int) -> dict[str, Any]:
     """One tower's share of the inputs. Raises ValueError where there is something for the other."""
     if split[1 - tower]:
         raise ValueError(f"this tower takes no {', '.join(split[1 - tower])}")
     return split[tower]
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,14 @@ class TowerOutput(_ShowsShapes):
     logits: Any = None
     hidden_states: tuple[Any, ...] | None = None
     attentions: tuple[Any, ...] | None = None
+
+    def converted(self, convert: Callable[[Any], np.ndarray]) -> TowerOutput:
+        """The same with another kind of arrays."""
+
+        def of(value: Any) -> Any:
+            return None if value is None else tuple(map(of, value)) if isinstance(value, tuple) else convert(value)
+
+        return replace(self, **{f.name: of(getattr(self, f.name)) for f in fields(self)})
 
 
 @dataclass(frozen=True, repr=False, eq=False)

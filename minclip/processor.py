@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
-from PIL import Image
 
 from minclip.backend import BackendArray
 from minclip.checkpoints import open_clip
 from minclip.config import Config
-from minclip.errors import ConfigError, ImageError, TokenizerError
+from minclip.errors import ConfigError, TokenizerError
 from minclip.files import replacing_together
 from minclip.images import ImageProcessor, ImageSource
-from minclip.pipeline import ahead, default_workers
 from minclip.tokenizers import find_tokenizer
 from minclip.tokenizers.batch import Padding, Tokenizer
 
@@ -184,35 +181,3 @@ def _torch_tensors(arrays: dict[str, np.ndarray]) -> dict[str, BackendArray]:
 def _default_image_processor(config: Config) -> ImageProcessor:
     side = 224 if config.vision_config is None else config.vision_config.image_size
     return ImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
-
-
-def prepared(
-    images: Sequence[ImageSource], processor: ImageProcessor, *, workers: int | None, depth: int, resize: bool
-) -> Iterator[tuple[int, np.ndarray | ImageError]]:
-    """Each image's index and bytes (h, w, 3), or the error that it gave, in order, made in threads ahead of the reader.
-
-    workers: how many threads, None for one a core. depth: how many images ahead of those in work. resize: whether to
-    resize and crop, too, or only to decode.
-    """
-    threads = default_workers() if workers is None else workers
-    if threads < 1:
-        raise ValueError(f"workers must be at least 1, not {workers}")
-
-    def opened() -> Iterator[tuple[int, ImageSource | ImageError]]:
-        for index, image in enumerate(images):  # in one thread: two must not read one file or decode one picture
-            try:
-                yield index, image if isinstance(image, str | os.PathLike | bytes) else processor.picture(image)
-            except ImageError as error:
-                yield index, error
-
-    def prepare(numbered: tuple[int, ImageSource | ImageError]) -> tuple[int, np.ndarray | ImageError]:
-        index, image = numbered
-        if isinstance(image, ImageError):
-            return index, image
-        try:
-            picture = image if isinstance(image, Image.Image) else processor.picture(image)
-        except ImageError as error:
-            return index, error
-        return index, processor.resize_and_crop(picture) if resize else np.asarray(picture)
-
-    return ahead(prepare, opened(), workers=threads, depth=depth + threads)

@@ -31,7 +31,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Look:
-    """What a forward pass is asked to show on its way: the steps of `minclip.backend.Towers`, told to `note`.
+    """What a forward pass is asked to show on its way: the steps of `minclip.backend.Towers`, given to `note`.
 
     explicit: whether attention has to be written out, for its scores and probabilities to exist.
     """

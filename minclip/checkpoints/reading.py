@@ -26,7 +26,7 @@ def read(source: str | Path, *, mmap: bool = True) -> tuple[Config, Weights]:
     """The config and the weights of a checkpoint, whole or not at all.
 
     source: a checkpoint folder, or a lone weight file, whose config is the one beside it or, where there is none and
-    the tensors have OpenAI's names, told by their shapes. Where a config leaves it open (a single tower without
+    the tensors have OpenAI's names, one made from their shapes. Where a config leaves it open (a single tower without
     "architectures", a classifier without labels), the tensors decide, and the config returned says so.
 
     mmap: float32 tensors are views of the memory-mapped files, and only what is used is read. Such a file must not be

@@ -144,7 +144,7 @@ def attention(
 
     A head's factor m stands before its P, so dP is multiplied by it on the way to S. Masked scores were replaced by a
     constant, so nothing that comes to them goes on. dcontext (b, h, t, k), mask and head_mask as in the forward pass.
-    Returns dq, dk, dv (b, h, t, k) and dbias (b, h, t, t). `note` is told dP as "probabilities" and dS as "scores".
+    Returns dq, dk, dv (b, h, t, k) and dbias (b, h, t, t). `note` is called with dP as "probabilities", dS as "scores".
     """
     q, k, v, probabilities = (steps[name] for name in ("q", "k", "v", "probabilities"))
     dprobabilities = dcontext @ v.swapaxes(-1, -2)  # (b, h, t, t)

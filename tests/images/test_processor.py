@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pictures import NOISE, arrays, edges, encoded, peer, refusal, small
 from PIL import Image
 
+from minclip.encoding import prepared
 from minclip.errors import ImageError
 from minclip.images import ImageProcessor, center_crop, is_batch, open_image
 from minclip.images.resize import resize
-from minclip.processor import prepared
 
 PHOTOGRAPHS = Path(skimage.data.__file__).parent
 NAMES = ["astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "camera.png", "hubble_deep_field.jpg"]
