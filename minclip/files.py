@@ -9,7 +9,7 @@ import secrets
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -100,6 +100,15 @@ def replacing_together() -> Iterator[Callable[[Path], BinaryIO]]:
     finally:
         for replacement in begun:
             replacement.discard()
+
+
+def write_together(folder: str | Path, files: Mapping[str, bytes]) -> None:
+    """Write files, name and content, into a folder, all of them or none."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing_together() as begin:
+        for name, content in files.items():
+            begin(folder / name).write(content)
 
 
 class _Replacement:

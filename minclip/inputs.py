@@ -14,6 +14,7 @@ import numpy as np
 
 from minclip.config import AnyTextConfig, Config
 from minclip.files import one_line
+from minclip.images.arrays import host_array
 
 Array = TypeVar("Array")  # NumPy's array at the edge; inside a backend, its own kind
 
@@ -150,18 +151,12 @@ def text_inputs(config: Config, **given: Any) -> TextInputs[np.ndarray]:
 
 
 def as_numpy(name: str, value: Any) -> np.ndarray:
-    """A list, an array or another library's tensor as NumPy's array, without a copy where memory can be shared.
+    """`host_array` in the machine's own byte order and of at most 64 bits, which is what every backend takes.
 
-    Its numbers come in the machine's own byte order and in at most 64 bits, which is what every backend takes.
-    Tensors that require gradients, lie on a device or are bfloat16 are known by their methods, as PyTorch spells them.
     Raises ValueError for ragged lists and for what is no array.
     """
     try:
-        if hasattr(value, "detach") and hasattr(value, "cpu"):
-            value = value.detach().cpu()
-            if "bfloat16" in str(value.dtype):
-                value = value.float()
-        array = np.asarray(value)
+        array = host_array(value)
     except ValueError:
         raise ValueError(f"{name} is a list whose rows differ in length; pad them to one length") from None
     except (TypeError, OverflowError, RuntimeError) as error:

@@ -13,7 +13,7 @@ from minclip.backend import BackendArray
 from minclip.checkpoints import open_clip
 from minclip.config import Config
 from minclip.errors import ConfigError, TokenizerError
-from minclip.files import replacing_together
+from minclip.files import write_together
 from minclip.images import ImageProcessor, ImageSource
 from minclip.tokenizers import find_tokenizer
 from minclip.tokenizers.batch import Padding, Tokenizer
@@ -161,12 +161,7 @@ class Processor:
 
     def save(self, folder: str | Path) -> None:
         """Write `files` into a folder, all of them or none."""
-        folder = Path(folder)
-        files = self.files(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing_together() as begin:
-            for name, content in files.items():
-                begin(folder / name).write(content)
+        write_together(folder, self.files(folder))
 
 
 def _torch_tensors(arrays: dict[str, np.ndarray]) -> dict[str, BackendArray]:

@@ -20,19 +20,24 @@ def is_array(source: Any) -> bool:
 
 
 def to_array(source: Any) -> np.ndarray:
-    """A NumPy array of an array or a tensor, wherever it lies, with or without a gradient; bfloat16 as float32.
-
-    No framework is imported: a tensor knows how to be detached, moved and widened. Raises ImageError where it cannot.
-    """
+    """`host_array` of an array or a tensor. Raises ImageError where it cannot become one."""
     try:
-        tensor = source.detach() if hasattr(source, "detach") else source
-        tensor = tensor.cpu() if hasattr(tensor, "cpu") else tensor
-        if str(tensor.dtype).endswith("bfloat16"):  # of torch's, which NumPy lacks, or of ml_dtypes'
-            tensor = tensor.float() if hasattr(tensor, "float") else tensor.astype(np.float32)
-        return np.asarray(tensor)
+        return host_array(source)
     except Exception as error:  # a tensor without data, sparse, quantized, ...
         reason = one_line(error) or type(error).__name__
         raise ImageError(f"{type(source).__name__} object cannot become a NumPy array: {reason}") from error
+
+
+def host_array(value: Any) -> np.ndarray:
+    """A NumPy array of an array, a list or a tensor, wherever it lies, with or without a gradient; bfloat16 as float32.
+
+    No framework is imported: a tensor knows how to be detached, moved and widened. Memory is shared where it can be.
+    """
+    tensor = value.detach() if hasattr(value, "detach") else value
+    tensor = tensor.cpu() if hasattr(tensor, "cpu") else tensor
+    if str(getattr(tensor, "dtype", "")).endswith("bfloat16"):  # of torch's, which NumPy lacks, or of ml_dtypes'
+        tensor = tensor.float() if hasattr(tensor, "float") else tensor.astype(np.float32)
+    return np.asarray(tensor)
 
 
 def array_picture(array: np.ndarray, input_data_format: str | None = None) -> Image.Image:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from minclip.errors import ConfigError, ImageError
-from minclip.files import json_bytes, read_json, replacing_together
+from minclip.files import json_bytes, read_json, write_together
 from minclip.images.arrays import channels_last, check_layout, float_pixels, is_array, to_array
 from minclip.images.crop import ROUNDINGS, center_crop
 from minclip.images.fields import edges, number, per_channel, shown
@@ -138,11 +138,7 @@ class ImageProcessor:
 
     def save(self, folder: str | Path) -> None:
         """Write `files` into a folder, all of them or none."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing_together() as begin:
-            for name, content in self.files(folder).items():
-                begin(folder / name).write(content)
+        write_together(folder, self.files(folder))
 
     def replace(self, **overrides: Any) -> ImageProcessor:
         """The same processor with other values in some fields, checked as any others."""
