@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import folders
 import numpy as np
