@@ -76,8 +76,7 @@ def assert_linear(call, shape, n):
     than FLOOR is repeated until it is not, so that the clock's own steps count little.
     """
     texts = [TEXTS[shape](n), TEXTS[shape](4 * n)]
-    best = [min(seconds(call, text) for text in texts[:1] * 3), float("inf")]
-    times = max(1, round(FLOOR / max(best[0], FLOOR / 20)))
+    times = max(1, round(FLOOR / max(min(seconds(call, texts[0]) for _ in range(3)), FLOOR / 20)))
 
     def repeated(text):
         for _ in range(times):
@@ -94,7 +93,7 @@ def assert_linear(call, shape, n):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", TEXTS)
 def test_doubling_the_text_takes_less_than_2_6_times_the_time(kind, shape, all_kinds):
-    assert_linear(all_kinds[kind].encode, shape, 2_000)
+    assert_linear(all_kinds[kind].encode, shape, 4_000)  # where long sums are rounded as the peers round them, too
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -104,10 +103,8 @@ def test_cut_to_the_context_doubling_the_text_takes_less_than_2_6_times_the_time
 
 
 def test_the_ratio_finds_what_grows_with_the_square():
-    with pytest.raises(AssertionError):
-        assert_linear(
-            lambda text: sum(len(text[:at].strip("x")) for at in range(0, len(text), 8)), "digits and signs", 2_000
-        )
+    with pytest.raises(AssertionError, match="digits and signs: "):
+        assert_linear(lambda text: [None for _ in text for _ in text], "digits and signs", 200)
 
 
 @pytest.mark.parametrize("kind", KINDS)
