@@ -32,12 +32,16 @@ GROUP = "minclip.backends"
 
 
 class BackendArray(Protocol):
-    """What is known of a backend's own arrays: rows, of some shape."""
+    """What is known of a backend's own arrays: rows, of some shape, that are multiplied and summed."""
 
     @property
     def shape(self) -> Any: ...
 
     def __len__(self) -> int: ...
+
+    def __mul__(self, other: Any, /) -> Any: ...
+
+    def sum(self, axis: int, /) -> Any: ...
 
 
 class Towers(Protocol):
@@ -250,7 +254,7 @@ class NumpyTowers:
 
     def unit(self, embeds: np.ndarray) -> np.ndarray:
         """See `Towers.unit`."""
-        with np.errstate(invalid="ignore"):  # NaN is refused by whoever asked for the vectors
+        with np.errstate(invalid="ignore", over="ignore"):  # whoever asked for the vectors refuses what has no length
             return unit(embeds)
 
     def join(self, arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -46,8 +46,8 @@ def pixel_batches(
             pending = []
 
 
-def gathered(parts: Iterable[BackendArray], towers: Towers, bar: Progress) -> BackendArray | None:
-    """The batches' rows as one array, None where there is no batch.
+def gathered(parts: Iterable[BackendArray], towers: Towers, bar: Progress) -> list[BackendArray]:
+    """The rows of every batch.
 
     Where a batch fails for want of memory, the BackendError's `finished` holds the rows before it.
     """
@@ -61,7 +61,7 @@ def gathered(parts: Iterable[BackendArray], towers: Towers, bar: Progress) -> Ba
         raise
     finally:
         bar.close()
-    return towers.join(done) if done else None
+    return done
 
 
 def check_batch_size(batch_size: int) -> None:

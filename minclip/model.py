@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Unpack, overload
+from typing import Any, Literal, NoReturn, TypeVar, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,6 +27,7 @@ from minclip.ranking import Ranking, checked_labels, checked_templates, rank, te
 from minclip.weights import Weights
 
 Source = TypeVar("Source", bound=ImageSource)
+ROUNDING = 1e-3  # of a unit vector's length; half precision computes it in float32
 
 
 class Model:
@@ -88,8 +89,8 @@ class Model:
         """
         found = checked_labels(labels)
         label_embeds = self.label_embeds(found, template)
-        image_embeds = self._encode_images(image, self._unit_image_embeds, batch_size=batch_size)
-        rankings = self.rank(self.towers.to_numpy(image_embeds), found, label_embeds, top_k=top_k)
+        image_embeds = self.encode_image(image, batch_size=batch_size)
+        rankings = self.rank(image_embeds, found, label_embeds, top_k=top_k)
         return rankings if is_batch(image) else rankings[0]
 
     def label_embeds(self, labels: Sequence[str], template: str | Sequence[str] | None = None) -> np.ndarray:
@@ -121,9 +122,9 @@ class Model:
         """
         if not self.config.is_classifier:
             raise CheckpointError(f"{self.source} has no image-classification head; use zero_shot with labels of yours")
-        logits = self._encode_images(images, lambda out: out.logits, batch_size=batch_size)
-        found = self._finite("logits", self.towers.to_numpy(logits))  # a sigmoid makes 0 or 1 of an infinity
-        rows = classification.scores(found, self.config.problem_type)
+        parts = self._encode_images(images, lambda out: out.logits, batch_size=batch_size)
+        logits = self._finite("logits", self.towers.to_numpy(self.towers.join(parts)))
+        rows = classification.scores(logits, self.config.problem_type)  # a sigmoid makes 0 or 1 of an infinity
         labels = [self.config.id2label.get(i, f"LABEL_{i}") for i in range(rows.shape[1])]
         rankings = [rank(labels, row, top_k) for row in rows]
         return rankings if is_batch(images) else rankings[0]
@@ -160,10 +161,11 @@ class Model:
         Images are decoded and resized in `workers` threads ahead of the towers; resize_on_device leaves the resize
         to the backend (the same bytes, for a device faster at it than the threads). on_error: called with the index of
         an image that cannot be read and the reason; that image is left out and the rest goes on. Without it the first
-        ImageError is raised. native: return the backend's own array, left where it is, instead of NumPy's.
+        ImageError is raised. native: return the backend's own array, left where it is, instead of NumPy's (unless
+        every image was left out). Raises CheckpointError where a row has no length: NaN, infinity, 0.
         Where the device runs out of memory, the BackendError's `finished` holds the rows of the batches done before.
         """
-        rows = self._encode_images(
+        parts = self._encode_images(
             images,
             self._unit_image_embeds,
             batch_size=batch_size,
@@ -172,7 +174,10 @@ class Model:
             resize_on_device=resize_on_device,
             on_error=on_error,
         )
-        return rows if native else self._finite("image embeddings", self.towers.to_numpy(rows))
+        if not parts:  # every image was left out
+            return np.zeros((0, self.config.projection_dim), np.float32)
+        rows = self._unit_rows("image", parts)
+        return rows if native else self.towers.to_numpy(rows)
 
     @overload
     def encode_text(
@@ -206,8 +211,9 @@ class Model:
             return self.towers.unit(self._embeds(self._text(inputs), "text"))
 
         bar = Progress("texts", len(batch), show=progress)
-        rows = self._gathered(map(embed, batched(batch, batch_size)), bar)
-        return rows if native else self._finite("text embeddings", self.towers.to_numpy(rows))
+        parts = gathered(map(embed, batched(batch, batch_size)), self.towers, bar)
+        rows = self._unit_rows("text", parts)
+        return rows if native else self.towers.to_numpy(rows)
 
     # --- the towers, as they are -----------------------------------------------------------------------------------
 
@@ -264,7 +270,7 @@ class Model:
         text_given, image_given = text_inputs(self.config, **texts), image_inputs(self.config, **pixels)
         vision, text = self.towers.vision(image_given, **record), self.towers.text(text_given, **record)
         image_embeds, text_embeds = (
-            self._finite(f"{kind} embeddings", self.towers.to_numpy(self.towers.unit(self._embeds(output, kind))))
+            self.towers.to_numpy(self._unit_rows(kind, [self.towers.unit(self._embeds(output, kind))]))
             for kind, output in (("image", vision), ("text", text))
         )
         logits = logits_per_image(image_embeds, text_embeds, self.logit_scale)
@@ -387,8 +393,8 @@ class Model:
         workers: int | None = None,
         resize_on_device: bool = False,
         on_error: Callable[[int, ImageError], None] | None = None,
-    ) -> BackendArray:
-        """Decode ahead, run batch by batch, join at the end."""
+    ) -> list[BackendArray]:
+        """Decode ahead, run batch by batch; the rows of each batch."""
         self._ready("vision")
         batch: Sequence[ImageSource] = images if is_batch(images) else [images]  # type: ignore[assignment, list-item]
         if not len(batch):
@@ -408,11 +414,7 @@ class Model:
 
         how: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "resize_on_device": resize_on_device}
         with closing(pixel_batches(batch, self.processor.image_processor, self.towers, failed, **how)) as batches:
-            return self._gathered(map(embed, batches), bar)
-
-    def _gathered(self, parts: Iterable[BackendArray], bar: Progress) -> BackendArray:
-        rows = gathered(parts, self.towers, bar)
-        return np.zeros((0, self.config.projection_dim), np.float32) if rows is None else rows  # all were left out
+            return gathered(map(embed, batches), self.towers, bar)
 
     def _check_processor(self, made: tuple[int, ...]) -> None:
         """Raises ConfigError where the image processor makes images that the vision tower does not take."""
@@ -423,15 +425,30 @@ class Model:
                 f"{side}x{side}; correct its crop_size, or call the model itself with interpolate_pos_encoding=True"
             )
 
+    def _unit_rows(self, kind: str, parts: list[BackendArray]) -> BackendArray:
+        """The unit vectors (n, p) of all batches, or CheckpointError where one is not of length 1.
+
+        Only one number a row leaves the device for that.
+        """
+        squares = [(part * part).sum(-1) for part in parts]  # NaN where the row holds one
+        lengths = self._finite(f"{kind} embeddings", self.towers.to_numpy(self.towers.join(squares)))
+        if (wrong := np.abs(lengths - 1) > ROUNDING).any():
+            self._refuse(f"{kind} embeddings", int(wrong.argmax()), "are 0, or too large to be squared")
+        return self.towers.join(parts)
+
     def _finite(self, what: str, rows: np.ndarray) -> np.ndarray:
-        """The rows (n, p), or CheckpointError where one holds NaN or infinity: no answer is better than a wrong one."""
-        if not np.isfinite(rows).all():
-            bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim))))[0])
-            raise CheckpointError(
-                f"{self.source}: the {what} of row {bad} hold NaN or infinity; either the weights do, which "
-                f"minclip info --check {self.source} tells, or half precision overflows, which dtype='float32' does not"
-            )
+        """The rows (n, ...), or CheckpointError where one holds NaN or infinity."""
+        if not (finite := np.isfinite(rows)).all():
+            row = int(np.flatnonzero(~finite.all(axis=tuple(range(1, rows.ndim))))[0])
+            self._refuse(what, row, "hold NaN or infinity")
         return rows
+
+    def _refuse(self, what: str, row: int, are: str) -> NoReturn:
+        """Raise CheckpointError: no answer is better than a wrong one."""
+        raise CheckpointError(
+            f"{self.source}: the {what} of row {row} {are}; either the weights do, which "
+            f"minclip info --check {self.source} tells, or half precision overflows, which dtype='float32' does not"
+        )
 
 
 def _only(split: tuple[dict[str, Any], dict[str, Any]], tower: int) -> dict[str, Any]:

@@ -52,13 +52,13 @@ def left_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def damaged(checkpoint: Path, folder: Path) -> Path:
-    """A copy of a checkpoint with a NaN in each of its projections."""
+def damaged(checkpoint: Path, folder: Path, number: float = np.nan) -> Path:
+    """A copy of a checkpoint with a number, NaN unless given, in each of its projections."""
     shutil.copytree(checkpoint, folder)
     file = folder / "model.safetensors"
     tensors = {name: array.copy() for name, array in load_file(file).items()}
     for name in tensors:
         if name.endswith("projection.weight"):
-            tensors[name][0, 0] = np.nan
+            tensors[name][0, 0] = number
     save_file(tensors, file, metadata={"format": "pt"})
     return folder

@@ -90,6 +90,14 @@ BYTES: list[Mutator] = [
 ]  # fmt: skip
 
 
+def at_the_end(mutate: Mutator) -> Mutator:
+    """For formats whose header comes last."""
+    return lambda content, rng: mutate(content[::-1], rng)[::-1]
+
+
+PARQUET: list[Mutator] = [*BYTES, *map(at_the_end, BYTES)]
+
+
 # --- text ----------------------------------------------------------------------------------------------------------
 
 ODD_TEXT = ["", " ", "\0", "\ud800", "\ufeff", "</w>", "<s>", "\u2028", "e\u0301", "猫", "#version: 0.2", "a b c", "▁"]

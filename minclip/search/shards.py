@@ -15,7 +15,7 @@ import io
 import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minclip.errors import ImageError, SearchError
-from minclip.files import replacing_together
+from minclip.files import one_line, replacing_together
 from minclip.fingerprint import fingerprint
 from minclip.images import image_suffixes
 from minclip.model import Model
@@ -169,20 +169,22 @@ def write(folder: Path, number: int, vectors: np.ndarray, files: Sequence[File],
     arrow, parquet = pyarrow()
     names = [file.path.decode("utf-8", "replace") for file in files]
     columns = {
-        "image_path": arrow.array(names, arrow.string()),
-        "error": arrow.array([file.error or None for file in files], arrow.string()),
-        "path": arrow.array([file.path for file in files], arrow.binary()),
-        "size": arrow.array([file.size for file in files], arrow.int64()),
-        "mtime": arrow.array([file.mtime for file in files], arrow.int64()),
-        "hash": arrow.array([file.hash for file in files], arrow.binary()),
+        "image_path": names,
+        "error": [file.error or None for file in files],
+        "path": [file.path for file in files],
+        "size": [file.size for file in files],
+        "mtime": [file.mtime for file in files],
+        "hash": [file.hash for file in files],
     }
-    table = arrow.table(columns).replace_schema_metadata({f"minclip.{name}": value for name, value in facts.items()})
+    facts = {**facts, "vectors": hash_of(vectors, facts)}
+    table = arrow.table(columns, schema()).replace_schema_metadata({f"minclip.{n}": f for n, f in facts.items()})
     try:
         for kind in ("img_emb", "metadata"):
             (folder / kind).mkdir(parents=True, exist_ok=True)
         with replacing_together() as begin:
             np.save(begin(folder / "img_emb" / f"img_emb_{number}.npy"), vectors)
-            parquet.write_table(table, begin(folder / "metadata" / f"metadata_{number}.parquet"))
+            metadata = begin(folder / "metadata" / f"metadata_{number}.parquet")
+            parquet.write_table(table, metadata, write_page_checksum=True)
     except OSError as error:
         raise SearchError(f"{folder} cannot be written: {error.strerror or error}") from None
 
@@ -191,12 +193,54 @@ def write(folder: Path, number: int, vectors: np.ndarray, files: Sequence[File],
 
 
 def read_facts(path: Path) -> dict[str, str]:
-    """ "model", "fingerprint" and "entries" of a shard's metadata file."""
-    try:
+    """ "model", "fingerprint", "entries" and "vectors" of a shard's metadata file."""
+    with damaged(path):
         metadata = pyarrow()[1].read_schema(path).metadata or {}
-    except (OSError, ValueError) as error:
-        raise SearchError(f"{path} cannot be read as Parquet: {error}; delete it and make the shard again") from None
-    return {name.decode().removeprefix("minclip."): value.decode() for name, value in metadata.items()}
+        return {name.decode().removeprefix("minclip."): value.decode() for name, value in metadata.items()}
+
+
+@contextmanager
+def damaged(path: Path) -> Iterator[None]:
+    """Whatever a reader raises, as one line that names the file."""
+    try:
+        yield
+    except SearchError:
+        raise
+    except Exception as error:
+        reason = one_line(error)[:200] or type(error).__name__
+        raise SearchError(f"{path} cannot be read: {reason}; delete it and make the shard again") from None
+
+
+def schema() -> Any:
+    """The columns of the metadata. Only `error` may be null."""
+    arrow = pyarrow()[0]
+    text, raw, number = arrow.string(), arrow.binary(), arrow.int64()
+    types = {"image_path": text, "error": text, "path": raw, "size": number, "mtime": number, "hash": raw}
+    return arrow.schema([arrow.field(name, kind, nullable=name == "error") for name, kind in types.items()])
+
+
+def hash_of(vectors: np.ndarray, facts: Mapping[str, str]) -> str:
+    """Of the numbers, their type and how many they are, and of the facts about them."""
+    stated = sorted(item for item in facts.items() if item[0] != "vectors")
+    found = hashlib.sha256(f"{vectors.dtype.str} {vectors.shape} {stated}".encode("utf-8", "surrogateescape"))
+    found.update(np.ascontiguousarray(vectors).data)
+    return found.hexdigest()
+
+
+def read_shard(folder: Path, path: Path, facts: Mapping[str, str]) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """The vectors (n, width) of a shard and its n pictures. Raises SearchError where they are not what was written."""
+    beside = folder / "img_emb" / f"img_emb_{path.stem.removeprefix('metadata_')}.npy"
+    with damaged(path):
+        table = pyarrow()[1].read_table(path, page_checksum_verification=True)
+        if not table.schema.equals(schema()):
+            raise ValueError("its columns are not the ones of a shard")
+        table.validate(full=True)
+        rows = table.to_pylist()
+    with damaged(beside):
+        vectors = np.load(beside, mmap_mode="r")
+    if facts.get("vectors") != hash_of(vectors, facts) or len(vectors) != len(rows):
+        raise SearchError(f"{beside} does not hold the vectors of {path}; delete both and make the shard again")
+    return vectors, rows
 
 
 def index_shards(folder: Path, target: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
@@ -208,20 +252,16 @@ def index_shards(folder: Path, target: Path, progress: Callable[[int, int], None
     with one_writer(target):
         for done, path in enumerate(paths, 1):
             facts = read_facts(path)
-            if "fingerprint" not in facts:
+            if not facts.keys() >= {"model", "fingerprint"}:
                 raise SearchError(f"{path} does not tell which model it is of, so it is none of minclip's")
-            number = path.stem.removeprefix("metadata_")
-            vectors = np.load(folder / "img_emb" / f"img_emb_{number}.npy", mmap_mode="r")
-            table = pyarrow()[1].read_table(path, columns=["path", "size", "mtime", "hash", "error"])
-            if len(table) != len(vectors):
-                raise SearchError(f"{path} has {len(table)} pictures, the vectors beside it are {len(vectors)}")
+            vectors, rows = read_shard(folder, path, facts)
             if not Store.begun(target):
                 known = {name: facts[name] for name in ("model", "fingerprint")}
                 Store.create(target, {**known, "width": str(vectors.shape[1])}).close()
             with closing(Store(target)) as store:
                 if facts["fingerprint"] != store.facts["fingerprint"]:
                     raise SearchError(f"{path} is of {facts['model']}, {target} of {store.facts['model']}: two models")
-                total += record(store, vectors, table.to_pylist())
+                total += record(store, vectors, rows)
             progress(done, len(paths))
     return total
 

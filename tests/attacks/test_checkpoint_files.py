@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import folders
 import numpy as np
@@ -127,7 +126,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @needs_timer
-@counts(25, 10_000)
+@counts(25, 500)
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_damaged_file_answers_or_is_refused(target: str, count: int, made: Callable[[str], Path]) -> None:
     path, rng = made(target), random.Random(f"{target} {count}")
@@ -145,7 +144,7 @@ def test_a_damaged_file_answers_or_is_refused(target: str, count: int, made: Cal
 
 
 @needs_timer
-@counts(15, 500)
+@counts(15, 100)
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_file_cut_anywhere_answers_as_the_whole_one_or_is_refused(
     target: str, count: int, made: Callable[[str], Path]
@@ -184,20 +183,3 @@ def test_a_storage_whose_type_is_no_name_is_refused(target: str, made: Callable[
             use(changed)
     finally:
         use(whole)
-
-
-def test_the_claim_can_be_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of its four parts."""
-
-    def two_lines(_: Any) -> None:
-        raise minclip.MinclipError("a\nb")
-
-    def another_exception(_: Any) -> None:
-        raise TypeError("a")
-
-    def wrong(_: Any) -> None:
-        raise AssertionError
-
-    for use in (two_lines, another_exception, wrong):
-        with pytest.raises((AssertionError, TypeError)):
-            attack(use, [b""])

@@ -26,7 +26,7 @@ class Counting(BackendConformance):
         return super().build(model, dtype)
 
 
-@counts(5, 3_400)
+@counts(5, 170)
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_random_models_agree_with_float64(family: str, count: int) -> None:
     kit = Counting(count)

@@ -103,7 +103,7 @@ def known(text: str) -> str:
 
 @needs_timer
 @needs_data
-@counts(400, 200_000)
+@counts(400, 10_000)
 @pytest.mark.parametrize("kind", PAIRS)
 def test_hostile_texts_get_the_peers_ids_or_one_line(kind: str, count: int, tmp_path: Path) -> None:
     ours, peer = PAIRS[kind](tmp_path)

@@ -107,7 +107,7 @@ def test_a_shard_is_written_whole_or_not_at_all(
 ) -> None:
     (shard,) = shards.blocks(shards.entries([str(photos)]), 1)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pyarrow.parquet, "write_table", fail)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from command_line import damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from miniature import captions, draw
@@ -220,6 +221,34 @@ def test_native_embeddings_stay_tensors(miniature: Path, pictures: list[Image.Im
     assert isinstance(native, torch.Tensor)
     np.testing.assert_array_equal(native.numpy(), model.encode_image(pictures))
     assert isinstance(model.encode_text(captions(), native=True), torch.Tensor)
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(np.nan, "hold NaN or infinity"), (np.inf, "hold NaN or infinity"), (1e38, "are 0, or too large")],
+)
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_rows_that_have_no_length_are_no_answer(
+    backend: str, number: float, said: str, native: bool, miniature: Path, tmp_path: Path, pictures: list[Image.Image]
+) -> None:
+    """A lone weight, so that most numbers of a row are sound."""
+    model = minclip.load(damaged(miniature, tmp_path / "damaged", number), backend=backend)
+    for kind, encode in (
+        ("image", lambda: model.encode_image(pictures, native=native)),
+        ("text", lambda: model.encode_text(captions(), native=native)),
+    ):
+        with pytest.raises(minclip.CheckpointError, match=f"the {kind} embeddings of row 0 {said}"):
+            encode()
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_images_that_are_all_left_out_leave_no_rows(backend: str, native: bool, miniature: Path) -> None:
+    model, errors = minclip.load(miniature, backend=backend), {}
+    rows = model.encode_image([b"", b"no picture"], native=native, on_error=errors.__setitem__)
+    assert rows.shape == (0, model.config.projection_dim)
+    assert errors.keys() == {0, 1}
 
 
 def test_native_inputs_are_taken_without_a_copy(miniature: Path) -> None:

@@ -49,6 +49,10 @@ class Optimizers:
                 shapes = {name: () if name == "step" else parameter.shape for name in MOMENTS[type(part)]}
                 if {name: value.shape for name, value in moments.items()} != shapes:
                     raise ValueError("the optimizer's moments are of another shape")
+                if not all(value.isfinite().all() for value in moments.values()):
+                    raise ValueError("the optimizer's moments hold NaN or infinity")
+                if any((moments[name] < 0).any() for name in ("step", "exp_avg_sq") if name in moments):
+                    raise ValueError("the optimizer's step or mean square is negative")
 
 
 def optimizers(model: nn.Module, recipe: Recipe) -> Optimizers:

@@ -308,6 +308,8 @@ class Run:
         for part in (model, average):
             if {name: (value.shape, value.dtype) for name, value in part.items()} != shapes:
                 raise ValueError("its model is not the start folder's")
+            if not all(value.isfinite().all() for value in part.values()):
+                raise ValueError("its model holds NaN or infinity")
         self.optimizer.load_state_dict(optimizer)
         self._assign(model)
         for name, value in self.average.items():
