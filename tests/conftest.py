@@ -1,6 +1,7 @@
 """How hard hypothesis searches: HYPOTHESIS_PROFILE=long tries many more examples, drawn afresh; quick, a few."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,13 @@ def box(miniature: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One thread of torch's for each of pytest's parallel workers: more would fight over the cores."""
+    """One thread of torch's for each of pytest's parallel workers: more would fight over the cores.
+
+    Signals that whoever started pytest ignores (nohup, a shell's `&`) are heeded again: commands under test inherit it.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     if hasattr(config, "workerinput"):
         import torch
 
