@@ -41,7 +41,6 @@ from minclip.tokenizers.segmentation import Span, first_tokens, merge_pairs
 
 BYTE_SYMBOLS = byte_symbols()
 BYTE_OF_SYMBOL = {symbol: byte for byte, symbol in enumerate(BYTE_SYMBOLS)}
-LONG_WORD = 48  # symbols; beyond, `merge_pairs` is faster than `merge`
 REMEMBERED = 65_536  # words and runs whose ids are kept; ordinary English needs a fraction of it
 REMEMBERED_LETTERS = 64  # a longer word is not kept, so that a hostile text cannot fill the memory
 
@@ -54,7 +53,10 @@ def spell(word: str) -> list[str]:
 
 
 def merge(symbols: Sequence[str], ranks: Mapping[Pair, int]) -> list[str]:
-    """Glue the neighbours that were merged earliest in training, the leftmost of them first, until none is left."""
+    """Merge the neighbours that were merged earliest in training, the leftmost of them first, until none is left.
+
+    The tokenizer merges by `segmentation.merge_pairs`, which gives the same in n log n steps instead of n squared.
+    """
     symbols = list(symbols)
     while len(symbols) > 1:
         rank, i = min((ranks.get(pair, inf), i) for i, pair in enumerate(pairwise(symbols)))
@@ -62,18 +64,6 @@ def merge(symbols: Sequence[str], ranks: Mapping[Pair, int]) -> list[str]:
             break
         symbols[i : i + 2] = [symbols[i] + symbols[i + 1]]
     return symbols
-
-
-def merge_word(symbols: Sequence[str], ranks: Mapping[Pair, int]) -> list[str]:
-    """`merge`, for long words by `merge_pairs`, which gives the same in n log n steps instead of n squared."""
-    if len(symbols) <= LONG_WORD:
-        return merge(symbols, ranks)
-
-    def pair(left: str, right: str) -> tuple[int, str] | None:
-        rank = ranks.get((left, right))
-        return None if rank is None else (rank, left + right)
-
-    return [symbol for symbol, _, _ in merge_pairs(symbols, pair)]
 
 
 def glue(symbols: Sequence[str], pair: Pair) -> list[str]:
@@ -311,8 +301,8 @@ class BPETokenizer(Tokenizer):
         """The tokens of a word; with a limit, of a long word perhaps no more than that many."""
         if self.cleaning == "ftfy" and word in FRAMES and word in self.vocab:
             return [word]
-        if limit is None or len(word) <= LONG_WORD:
-            return merge_word(spell(word), self._ranks)
+        if limit is None or len(word) <= REMEMBERED_LETTERS:
+            return self._merge(spell(word))
 
         def beginning(size: int) -> tuple[list[str], bool]:
             symbols = spell(word[:size])
@@ -320,7 +310,10 @@ class BPETokenizer(Tokenizer):
                 symbols[-1] = symbols[-1].removesuffix(END_OF_WORD)
             return symbols, size >= len(word)
 
-        return first_tokens(beginning, lambda symbols: merge_word(symbols, self._ranks), limit, self._longest)
+        return first_tokens(beginning, self._merge, limit, self._longest)
+
+    def _merge(self, symbols: Sequence[str]) -> list[str]:
+        return [token for token, _, _ in merge_pairs(symbols, self._ranks.get)]
 
     @staticmethod
     def _remember(

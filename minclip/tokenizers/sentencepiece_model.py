@@ -180,30 +180,24 @@ class SentencePieceModel:
     def _merge(self, text: str) -> list[Span]:
         """BPE: start from characters and user-defined symbols; a pair's rank is its score."""
         symbols: list[str] = []
-        frozen: list[int] = []
         starts: list[int] = []
         place = 0
         while place < len(text):
-            length = self._matcher.match(text, place)
-            if length:
-                frozen.append(len(symbols))
-            symbols.append(text[place : place + (length or 1)])
             starts.append(place)
-            place += length or 1
-        starts.append(len(text))
+            place += self._matcher.match(text, place) or 1
+            symbols.append(text[starts[-1] : place])
         made_of: dict[str, tuple[str, str]] = {}
 
-        def pair(left: str, right: str) -> tuple[float, str] | None:
-            merged = left + right
-            piece = self._ids.get(merged)
-            if piece is None:
+        def rank(pair: tuple[str, str]) -> float | None:
+            piece = self._ids.get("".join(pair))
+            if piece is None or not self._matcher.symbols.isdisjoint(pair):
                 return None
             if self.types[piece] == UNUSED:
-                made_of[merged] = left, right
-            return -self.file.scores[piece], merged
+                made_of[self.pieces[piece]] = pair
+            return -self.file.scores[piece]
 
         spans: list[Span] = []
-        for symbol, first, _ in merge_pairs(symbols, pair, frozen):
+        for symbol, first, _ in merge_pairs(symbols, rank):
             self._undo_unused(symbol, starts[first], made_of, spans)
         return spans
 

@@ -101,19 +101,16 @@ class _BPE:
             raise TokenizerError(
                 f"{name}: the vocabulary does not give each token an id of its own; get the file again"
             )
-        self._merges: dict[tuple[int, int], tuple[float, int]] = {}
+        self._ranks: dict[tuple[str, str], int] = {}
         for rank, merge in enumerate(spec["merges"]):
             left, right = merge.split(" ") if isinstance(merge, str) and merge.count(" ") == 1 else merge
-            try:
-                self._merges[self.ids[left], self.ids[right]] = rank, self.ids[left + right]
-            except KeyError as error:
-                raise TokenizerError(
-                    f"{name}: merge {rank} needs {error}, not in the vocabulary; get it again"
-                ) from None
-        unknown = spec.get("unk_token")
-        if unknown is not None and unknown not in self.ids:
-            raise TokenizerError(f"{name}: unk_token {unknown!r} is not in the vocabulary; get the file again")
-        self._unknown = None if unknown is None else self.ids[unknown]
+            for token in (left, right, left + right):
+                if token not in self.ids:
+                    raise TokenizerError(f"{name}: merge {rank} needs {token!r}, not in the vocabulary; get it again")
+            self._ranks[left, right] = rank
+        self._unknown = spec.get("unk_token")
+        if self._unknown is not None and self._unknown not in self.ids:
+            raise TokenizerError(f"{name}: unk_token {self._unknown!r} is not in the vocabulary; get the file again")
         self._fuse, self._whole = bool(spec.get("fuse_unk")), bool(spec.get("ignore_merges"))
         self._byte_ids = _byte_ids(self.ids) if spec.get("byte_fallback") else {}
 
@@ -121,15 +118,14 @@ class _BPE:
         """A word's characters, merged by rank: (id, start, end) of each piece."""
         if self._whole and word in self.ids:
             return [(self.ids[word], 0, len(word))]
-        symbols: list[Span] = []
-        waiting: list[Span] = []  # an unknown token, which `tokenizers` puts down when the next token but bytes comes
+        symbols: list[tuple[str, int, int]] = []
+        waiting: list[tuple[str, int, int]] = []  # an unknown token, put down when the next token but bytes comes
         for place, character in enumerate(word):
-            piece = self.ids.get(character)
-            if piece is not None:
-                symbols += [*waiting, (piece, place, place + 1)]
+            if character in self.ids:
+                symbols += [*waiting, (character, place, place + 1)]
                 waiting = []
             elif self._byte_ids.keys() >= set(data := character.encode()):
-                symbols += [(self._byte_ids[byte], place, place + 1) for byte in data]
+                symbols += [(f"<0x{byte:02X}>", place, place + 1) for byte in data]
             elif self._unknown is not None:  # without an unknown token the character is dropped
                 if waiting and self._fuse:
                     waiting = [(self._unknown, waiting[0][1], place + 1)]
@@ -137,8 +133,8 @@ class _BPE:
                     symbols += waiting
                     waiting = [(self._unknown, place, place + 1)]
         symbols += waiting
-        merged = merge_pairs([piece for piece, _, _ in symbols], lambda a, b: self._merges.get((a, b)))
-        return [(piece, symbols[first][1], symbols[last - 1][2]) for piece, first, last in merged]
+        merged = merge_pairs([symbol for symbol, _, _ in symbols], self._ranks.get)
+        return [(self.ids[piece], symbols[first][1], symbols[last - 1][2]) for piece, first, last in merged]
 
 
 def _byte_ids(ids: dict[str, int]) -> dict[int, int]:
