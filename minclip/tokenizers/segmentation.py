@@ -11,7 +11,7 @@ import heapq
 import sys
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 Span = tuple[int, int, int]  # id, start, end
@@ -51,6 +51,11 @@ class Lexicon:
                 if end <= size and (piece := get(text[start:end])) is not None:
                     found.append((end, piece))
         return found
+
+    def longest(self, text: str, start: int) -> int:
+        """Where the longest piece that `text` has at `start` ends, 0 where there is none."""
+        found = self.prefixes(text, start) if self.ids else ()
+        return found[-1][0] if found else 0
 
 
 def viterbi(
@@ -96,6 +101,27 @@ def viterbi(
         end = came_from[end]
     spans.reverse()
     return spans
+
+
+def joined(spans: Iterable[Span], unknown: int | None) -> list[Span]:
+    """The spans with each run of unknown characters made one."""
+    result: list[Span] = []
+    for index, start, end in spans:
+        if index == unknown and result and result[-1][0] == index:
+            result[-1] = index, result[-1][1], end
+        else:
+            result.append((index, start, end))
+    return result
+
+
+def byte_ids(ids: Mapping[str, int]) -> dict[int, int]:
+    """The ids of the tokens that stand for bytes (`<0x0A>`), as many as there are."""
+    return {byte: ids[token] for byte in range(256) if (token := byte_token(byte)) in ids}
+
+
+def byte_token(byte: int) -> str:
+    """The token that stands for a byte of a character that no other token has."""
+    return f"<0x{byte:02X}>"
 
 
 def runner_up_gap(

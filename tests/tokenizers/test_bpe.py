@@ -27,7 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minclip.errors import TokenizerError
-from minclip.tokenizers import bpe
+from minclip.tokenizers import memory
 from minclip.tokenizers.added_tokens import AddedToken
 from minclip.tokenizers.bpe import BPETokenizer, merge, spell, train_merges
 from minclip.tokenizers.bpe_files import BPEVocabulary, base_symbols
@@ -343,13 +343,13 @@ def test_merging_a_long_word_takes_steps_in_proportion_to_its_length(letters, ft
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr(bpe, "REMEMBERED", 10)
+    monkeypatch.setattr(memory, "WORDS", 10)
     tokenizer = tiny()
     for n in range(100):
         tokenizer([f"{n}{'x' * n}", f"é{n} {'y' * n}"])
-    for memory in (tokenizer._run_ids, tokenizer._word_ids):
-        assert 0 < len(memory) <= 10
-        assert max(map(len, memory)) <= bpe.REMEMBERED_LETTERS
+    for words in (tokenizer._run_ids, tokenizer._word_ids):
+        assert 0 < len(words) <= 10
+        assert max(map(len, words)) <= memory.LETTERS
 
 
 def test_what_is_remembered_cannot_be_changed_through_a_result():
@@ -449,7 +449,7 @@ LONG_RUNS = st.lists(
 def test_reading_no_more_of_a_text_than_is_wanted_changes_no_id(text, limit, ftfy_tokenizer, nfc_tokenizer):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("minclip.tokenizers.cleaning.STRETCH", 1)
-        patch.setattr(bpe, "REMEMBERED_LETTERS", 4)
+        patch.setattr(memory, "LETTERS", 4)
         for tokenizer in (ftfy_tokenizer, nfc_tokenizer):
             assert tokenizer.encode_text(text, limit)[:limit] == tokenizer.encode_text(text)[:limit]
 
