@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
@@ -20,6 +20,7 @@ from pathlib import Path
 import regex
 
 from minclip.errors import TokenizerError
+from minclip.tokenizers import memory
 from minclip.tokenizers.added_tokens import AddedToken, AddedTokenFinder
 from minclip.tokenizers.batch import Tokenizer, checked_ids, checked_text, checked_unicode, unknown_id
 from minclip.tokenizers.bpe_files import (
@@ -36,14 +37,12 @@ from minclip.tokenizers.bpe_files import (
     read_openai,
 )
 from minclip.tokenizers.cleaning import FRAMES, Cleaning, clean, clean_stretches, is_plain, split_words
+from minclip.tokenizers.memory import Memory
 from minclip.tokenizers.offsets import clean_with_places
 from minclip.tokenizers.segmentation import Span, first_tokens, merge_pairs
 
 BYTE_SYMBOLS = byte_symbols()
 BYTE_OF_SYMBOL = {symbol: byte for byte, symbol in enumerate(BYTE_SYMBOLS)}
-LONG_WORD = 48  # symbols; beyond, `merge_pairs` is faster than `merge`
-REMEMBERED = 65_536  # words and runs whose ids are kept; ordinary English needs a fraction of it
-REMEMBERED_LETTERS = 64  # a longer word is not kept, so that a hostile text cannot fill the memory
 
 
 def spell(word: str) -> list[str]:
@@ -54,7 +53,10 @@ def spell(word: str) -> list[str]:
 
 
 def merge(symbols: Sequence[str], ranks: Mapping[Pair, int]) -> list[str]:
-    """Glue the neighbours that were merged earliest in training, the leftmost of them first, until none is left."""
+    """Merge the neighbours that were merged earliest in training, the leftmost of them first, until none is left.
+
+    The tokenizer merges by `segmentation.merge_pairs`, which gives the same in n log n steps instead of n squared.
+    """
     symbols = list(symbols)
     while len(symbols) > 1:
         rank, i = min((ranks.get(pair, inf), i) for i, pair in enumerate(pairwise(symbols)))
@@ -62,18 +64,6 @@ def merge(symbols: Sequence[str], ranks: Mapping[Pair, int]) -> list[str]:
             break
         symbols[i : i + 2] = [symbols[i] + symbols[i + 1]]
     return symbols
-
-
-def merge_word(symbols: Sequence[str], ranks: Mapping[Pair, int]) -> list[str]:
-    """`merge`, for long words by `merge_pairs`, which gives the same in n log n steps instead of n squared."""
-    if len(symbols) <= LONG_WORD:
-        return merge(symbols, ranks)
-
-    def pair(left: str, right: str) -> tuple[int, str] | None:
-        rank = ranks.get((left, right))
-        return None if rank is None else (rank, left + right)
-
-    return [symbol for symbol, _, _ in merge_pairs(symbols, pair)]
 
 
 def glue(symbols: Sequence[str], pair: Pair) -> list[str]:
@@ -165,8 +155,8 @@ class BPETokenizer(Tokenizer):
         self._raw = AddedTokenFinder(found for found in cut if not found[2].normalized)
         self._cleaned = AddedTokenFinder((clean(c, cleaning), i, token) for c, i, token in cut if token.normalized)
         self._runs_are_whole = not any(regex.search(r"\s", content) for content, _, _ in cut)
-        self._run_ids: dict[str, list[int]] = {}
-        self._word_ids: dict[str, list[int]] = {}
+        self._run_ids: Memory[list[int]] = Memory()
+        self._word_ids: Memory[list[int]] = Memory()
 
     @classmethod
     def from_folder(cls, folder: str | Path, cleaning: Cleaning = "ftfy") -> BPETokenizer:
@@ -214,7 +204,7 @@ class BPETokenizer(Tokenizer):
         # Equal to `_encode_any(text)`, and tested to be. Every run has an id or more, so `limit` runs are enough.
         ids: list[int] = []
         for run in text.split() if limit is None else text.split(maxsplit=limit)[:limit]:
-            ids += self._run_ids.get(run) or self._remember(self._run_ids, run, self._encode_any, limit)
+            ids += self._run_ids.get(run) or self._run_ids.keep(run, self._encode_any(run, limit))
         return ids
 
     def encode_with_offsets(self, text: str) -> list[Span]:
@@ -283,7 +273,7 @@ class BPETokenizer(Tokenizer):
             if isinstance(word, int):
                 ids.append(word)
             else:
-                ids += self._word_ids.get(word) or self._remember(self._word_ids, word, self._encode_word, limit)
+                ids += self._word_ids.get(word) or self._word_ids.keep(word, self._encode_word(word, limit))
             if limit is not None and len(ids) >= limit:
                 break
         return ids
@@ -311,8 +301,8 @@ class BPETokenizer(Tokenizer):
         """The tokens of a word; with a limit, of a long word perhaps no more than that many."""
         if self.cleaning == "ftfy" and word in FRAMES and word in self.vocab:
             return [word]
-        if limit is None or len(word) <= LONG_WORD:
-            return merge_word(spell(word), self._ranks)
+        if limit is None or len(word) <= memory.LETTERS:
+            return self._merge(spell(word))
 
         def beginning(size: int) -> tuple[list[str], bool]:
             symbols = spell(word[:size])
@@ -320,18 +310,10 @@ class BPETokenizer(Tokenizer):
                 symbols[-1] = symbols[-1].removesuffix(END_OF_WORD)
             return symbols, size >= len(word)
 
-        return first_tokens(beginning, lambda symbols: merge_word(symbols, self._ranks), limit, self._longest)
+        return first_tokens(beginning, self._merge, limit, self._longest)
 
-    @staticmethod
-    def _remember(
-        memory: dict[str, list[int]], text: str, encode: Callable[..., list[int]], limit: int | None
-    ) -> list[int]:
-        if len(text) > REMEMBERED_LETTERS:
-            return encode(text, limit)
-        if len(memory) >= REMEMBERED:
-            memory.clear()
-        memory[text] = ids = encode(text)
-        return ids
+    def _merge(self, symbols: Sequence[str]) -> list[str]:
+        return [token for token, _, _ in merge_pairs(symbols, self._ranks.get)]
 
 
 def bytes_of(token: str) -> bytes:

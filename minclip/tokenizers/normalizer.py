@@ -12,18 +12,17 @@ value has bit 31 set and says where the replacement starts.
 from __future__ import annotations
 
 import struct
-from collections import defaultdict
-from collections.abc import Iterable
 
 import numpy as np
 
 from minclip.errors import TokenizerError
+from minclip.tokenizers.memory import Memory
+from minclip.tokenizers.segmentation import Lexicon
 from minclip.tokenizers.sentencepiece_file import NormalizerSpec
 
 SPACE = "\u2581"  # LOWER ONE EIGHTH BLOCK, how the vocabulary spells a space
 
 _LONGEST_KEY = 64  # bytes; the maps that the trainer ships have keys of up to 12
-_MEMORY = 1 << 16  # pairs of characters remembered
 
 
 class CharacterMap:
@@ -50,7 +49,7 @@ class CharacterMap:
         self.base: list[int] = self._base.tolist()
         self.label: list[int] = self._label.tolist()
         self.ends: list[bool] = self._ends.tolist()
-        self._pairs: dict[str, tuple[str, int]] = {}
+        self._pairs: Memory[tuple[tuple[str, int], bool]] = Memory()
 
     def _fault(self) -> tuple[int, str] | None:
         """Follow every branch from the root at once, a byte a step; the first fault, as unit and words.
@@ -102,35 +101,21 @@ class CharacterMap:
         Without a key the character stands for itself.
         """
         pair = text[start : start + 2]
-        known = self._pairs.get(pair)
-        if known is not None:
-            return known
-        found, read = self._walk(text, start)
-        if read <= 2:  # no third character could change the outcome
-            if len(self._pairs) >= _MEMORY:
-                self._pairs.clear()
-            self._pairs[pair] = found
-        return found
+        found, is_sure = self._pairs.get(pair) or self._pairs.keep(pair, self._walk(pair))
+        return found if is_sure else self._walk(text[start : start + _LONGEST_KEY])[0]
 
-    def _walk(self, text: str, start: int) -> tuple[tuple[str, int], int]:
-        """The longest prefix, and how many characters (the text's end counts as one) were looked at to be sure."""
-        best = (text[start], 1)
+    def _walk(self, text: str) -> tuple[tuple[str, int], bool]:
+        """The longest prefix, and whether it is the same whatever comes after the text."""
+        best = (text[0], 1)
         node = 0
-        for read in range(1, len(text) - start + 1):
-            node = self.step(node, text[start + read - 1])
-            if node < 0:
-                return best, read
+        for read, character in enumerate(text, 1):
+            for byte in character.encode():
+                node = self.base[node] ^ byte
+                if byte == 0 or self.label[node] != byte:
+                    return best, True
             if self.ends[node]:
                 best = (self.replacement(node), read)
-        return best, len(text) - start + 1
-
-    def step(self, node: int, character: str) -> int:
-        """The unit that one more character leads to, or -1."""
-        for byte in character.encode():
-            node = self.base[node] ^ byte
-            if byte == 0 or self.label[node] != byte:
-                return -1
-        return node
+        return best, False
 
     def shortest_prefix(self, text: str) -> str | None:
         """The replacement of the shortest key that `text` starts with, or None."""
@@ -144,32 +129,13 @@ class CharacterMap:
         return None
 
 
-class PrefixMatcher:
-    """Finds the longest of some strings at a place in a text; the user-defined symbols of a model."""
-
-    def __init__(self, symbols: Iterable[str]) -> None:
-        self.symbols = frozenset(symbols)
-        lengths: defaultdict[str, set[int]] = defaultdict(set)
-        for symbol in self.symbols:
-            lengths[symbol[0]].add(len(symbol))
-        self._lengths = {first: sorted(found, reverse=True) for first, found in lengths.items()}
-
-    def match(self, text: str, start: int) -> int:
-        """The length of the longest symbol at `start`, 0 where there is none."""
-        for length in self._lengths.get(text[start], ()):
-            # at the text's end a slice is shorter than asked for, and may be another symbol
-            if start + length <= len(text) and text[start : start + length] in self.symbols:
-                return length
-        return 0
-
-
 class Normalizer:
     """Raw text to the text that is cut into pieces."""
 
-    def __init__(self, spec: NormalizerSpec, name: str, matcher: PrefixMatcher, *, whitespace_as_suffix: bool) -> None:
-        """matcher: the symbols that are left as they are. TokenizerError for a broken character map."""
+    def __init__(self, spec: NormalizerSpec, name: str, symbols: Lexicon, *, whitespace_as_suffix: bool) -> None:
+        """symbols: what is left as it is. TokenizerError for a broken character map."""
         self.spec = spec
-        self.matcher = matcher
+        self.symbols = symbols
         self.suffix = whitespace_as_suffix
         blob = spec.precompiled_charsmap
         self.map = CharacterMap(blob, name, spec.charsmap_offset) if blob else None
@@ -177,8 +143,8 @@ class Normalizer:
 
     def _prefix(self, text: str, start: int) -> tuple[str, int]:
         """What the text at `start` becomes, and how many characters that uses up."""
-        if self.matcher.symbols and (length := self.matcher.match(text, start)):
-            return text[start : start + length], length
+        if end := self.symbols.longest(text, start):
+            return text[start:end], end - start
         return self.map.longest_prefix(text, start) if self.map else (text[start], 1)
 
     def beginning(self, text: str, size: int) -> tuple[str, bool]:

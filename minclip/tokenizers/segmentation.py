@@ -11,10 +11,9 @@ import heapq
 import sys
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-Symbol = TypeVar("Symbol", str, int)
 Span = tuple[int, int, int]  # id, start, end
 Units = TypeVar("Units", str, list[str])
 
@@ -52,6 +51,11 @@ class Lexicon:
                 if end <= size and (piece := get(text[start:end])) is not None:
                     found.append((end, piece))
         return found
+
+    def longest(self, text: str, start: int) -> int:
+        """Where the longest piece that `text` has at `start` ends, 0 where there is none."""
+        found = self.prefixes(text, start) if self.ids else ()
+        return found[-1][0] if found else 0
 
 
 def viterbi(
@@ -97,6 +101,27 @@ def viterbi(
         end = came_from[end]
     spans.reverse()
     return spans
+
+
+def joined(spans: Iterable[Span], unknown: int | None) -> list[Span]:
+    """The spans with each run of unknown characters made one."""
+    result: list[Span] = []
+    for index, start, end in spans:
+        if index == unknown and result and result[-1][0] == index:
+            result[-1] = index, result[-1][1], end
+        else:
+            result.append((index, start, end))
+    return result
+
+
+def byte_ids(ids: Mapping[str, int]) -> dict[int, int]:
+    """The ids of the tokens that stand for bytes (`<0x0A>`), as many as there are."""
+    return {byte: ids[token] for byte in range(256) if (token := byte_token(byte)) in ids}
+
+
+def byte_token(byte: int) -> str:
+    """The token that stands for a byte of a character that no other token has."""
+    return f"<0x{byte:02X}>"
 
 
 def runner_up_gap(
@@ -152,37 +177,30 @@ def first_tokens(
     return cut(beginning(sys.maxsize)[0])  # little in common: a run of millions of unknown characters, say
 
 
-def merge_pairs(
-    symbols: Sequence[Symbol],
-    pair: Callable[[Symbol, Symbol], tuple[float, Symbol] | None],
-    frozen: Iterable[int] = (),
-) -> list[tuple[Symbol, int, int]]:
+def merge_pairs(symbols: Sequence[str], rank: Callable[[tuple[str, str]], float | None]) -> list[tuple[str, int, int]]:
     """Merge neighbours, the pair of lowest rank first, of equals the leftmost, until none is left to merge.
 
-    pair: the rank of the merge of two symbols and what it makes, or None. frozen: places of symbols that never merge.
-    Returns what is left as (symbol, first, last): it is made of `symbols[first:last]`. A merge adds at most two entries
-    to the heap, so that n symbols take n log n steps.
+    rank: of a pair of symbols, or None where they do not merge. Returns what is left as (symbol, first, last): it is
+    made of `symbols[first:last]`. A merge adds at most two entries to the heap, so n symbols take n log n steps.
     """
-    parts: list[Symbol | None] = list(symbols)
+    parts: list[str | None] = list(symbols)
     size = len(parts)
     after, before = list(range(1, size + 1)), list(range(-1, size - 1))
-    fixed = set(frozen)
-    agenda: list[tuple[float, int, int, Symbol, Symbol, Symbol]] = []  # rank, places, symbols, merged
+    heap: list[tuple[float, int, int, str, str]] = []  # rank, places, symbols
 
     def propose(left: int, right: int) -> None:
-        if left < 0 or right >= size or left in fixed or right in fixed:
-            return
-        a, b = parts[left], parts[right]
-        if a is not None and b is not None and (found := pair(a, b)) is not None:
-            heapq.heappush(agenda, (found[0], left, right, a, b, found[1]))
+        if left >= 0 and right < size:
+            a, b = parts[left], parts[right]
+            if a is not None and b is not None and (found := rank((a, b))) is not None:
+                heapq.heappush(heap, (found, left, right, a, b))
 
     for place in range(1, size):
         propose(place - 1, place)
-    while agenda:
-        _, left, right, a, b, merged = heapq.heappop(agenda)
+    while heap:
+        _, left, right, a, b = heapq.heappop(heap)
         if parts[left] != a or parts[right] != b:
             continue  # one of the two has merged with another meanwhile
-        parts[left], parts[right] = merged, None
+        parts[left], parts[right] = a + b, None
         after[left] = after[right]
         if after[left] < size:
             before[after[left]] = left

@@ -11,17 +11,28 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from minclip.errors import TokenizerError
-from minclip.tokenizers.normalizer import SPACE, Normalizer, PrefixMatcher
-from minclip.tokenizers.segmentation import REBASE, Lexicon, Span, first_tokens, merge_pairs, runner_up_gap, viterbi
+from minclip.tokenizers.memory import Memory
+from minclip.tokenizers.normalizer import SPACE, Normalizer
+from minclip.tokenizers.segmentation import (
+    REBASE,
+    Lexicon,
+    Span,
+    byte_ids,
+    byte_token,
+    first_tokens,
+    joined,
+    merge_pairs,
+    runner_up_gap,
+    viterbi,
+)
 from minclip.tokenizers.sentencepiece_file import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, ModelFile
 
 _UNKNOWN_PENALTY = np.float32(10)
-_REMEMBERED = 1 << 16  # words
-_LONGEST_REMEMBERED = 64  # characters
 _NEAR = 64  # characters a token; more of a text is not looked at where only so many tokens are wanted
 _HALF_ULP = 2.0**-24  # relative rounding error of a float32
 
@@ -43,19 +54,20 @@ class SentencePieceModel:
                 "minclip reads unigram (1) and BPE (2)"
             )
         self.model_type = kinds[file.trainer.model_type]
-        self._ids, self._reserved = _index(file)
+        reserved = np.isin(np.frombuffer(file.types, np.uint8), (UNKNOWN, CONTROL, BYTE))  # what no text is cut into
+        self._reserved = _numbered(file, np.flatnonzero(reserved).tolist())
+        self._ids = _numbered(file, np.flatnonzero(~reserved).tolist())
         self.unknown = _only_unknown(file)
         self.byte_ids = _byte_ids(file, self._reserved)
-        self._matcher = PrefixMatcher(self._of_type(USER_DEFINED))
+        self._symbols = Lexicon({symbol: self._ids[symbol] for symbol in self._of_type(USER_DEFINED)})
         suffix = file.trainer.treat_whitespace_as_suffix
-        self.normalizer = Normalizer(file.normalizer, file.name, self._matcher, whitespace_as_suffix=suffix)
+        self.normalizer = Normalizer(file.normalizer, file.name, self._symbols, whitespace_as_suffix=suffix)
         self._denormalizer = None
         if file.denormalizer is not None and file.denormalizer.precompiled_charsmap:
-            none = PrefixMatcher(())
-            self._denormalizer = Normalizer(file.denormalizer, file.name, none, whitespace_as_suffix=False)
+            self._denormalizer = Normalizer(file.denormalizer, file.name, Lexicon({}), whitespace_as_suffix=False)
         self._words = _word_splitter(file.pieces)
         self._longest = max(map(len, file.pieces))
-        self._remembered: dict[str, tuple[list[int], float]] = {}
+        self._remembered: Memory[tuple[list[int], float]] = Memory()
         if self.model_type == "unigram":
             self._prepare_unigram()
 
@@ -93,8 +105,8 @@ class SentencePieceModel:
         scores = list(self.file.scores)
         normal = np.array(scores, np.float32)[np.frombuffer(self.types, np.uint8) == NORMAL]
         lowest = normal.min(initial=np.finfo(np.float32).max)
-        for piece in self._matcher.symbols:
-            scores[self._ids[piece]] = float(np.float32(len(piece.encode()) * 0.1 - 0.1))
+        for piece, i in self._symbols.ids.items():
+            scores[i] = float(np.float32(len(piece.encode()) * 0.1 - 0.1))
         self._scores = scores
         self._unknown_score = float(lowest - _UNKNOWN_PENALTY)
         self._steepest = max(map(abs, (min(scores), max(scores), self._unknown_score)))
@@ -129,7 +141,7 @@ class SentencePieceModel:
         """The ids of words that make up a text of `size` characters; None where they do not stand for themselves."""
         ids: list[int] = []
         for word in words:
-            word_ids, trust = self._remembered.get(word) or self._encode_word(word)
+            word_ids, trust = self._remembered.get(word) or self._remembered.keep(word, self._encode_word(word))
             if size > trust and ids:
                 return None
             if ids and word_ids[0] == self.unknown == ids[-1]:
@@ -156,10 +168,6 @@ class SentencePieceModel:
         if self.model_type == "unigram":
             gap = runner_up_gap(word, self._lexicon, self._scores, self._unknown_score, spans)
             trust = min(0.99 * gap / (2 * len(word) * _HALF_ULP), REBASE) / self._steepest
-        if len(word) <= _LONGEST_REMEMBERED:
-            if len(self._remembered) >= _REMEMBERED:
-                self._remembered.clear()
-            self._remembered[word] = ids, trust
         return ids, trust
 
     def encode_with_offsets(self, text: str) -> list[Span]:
@@ -180,30 +188,24 @@ class SentencePieceModel:
     def _merge(self, text: str) -> list[Span]:
         """BPE: start from characters and user-defined symbols; a pair's rank is its score."""
         symbols: list[str] = []
-        frozen: list[int] = []
         starts: list[int] = []
         place = 0
         while place < len(text):
-            length = self._matcher.match(text, place)
-            if length:
-                frozen.append(len(symbols))
-            symbols.append(text[place : place + (length or 1)])
             starts.append(place)
-            place += length or 1
-        starts.append(len(text))
+            place = self._symbols.longest(text, place) or place + 1
+            symbols.append(text[starts[-1] : place])
         made_of: dict[str, tuple[str, str]] = {}
 
-        def pair(left: str, right: str) -> tuple[float, str] | None:
-            merged = left + right
-            piece = self._ids.get(merged)
-            if piece is None:
+        def rank(pair: tuple[str, str]) -> float | None:
+            piece = self._ids.get("".join(pair))
+            if piece is None or not self._symbols.ids.keys().isdisjoint(pair):
                 return None
             if self.types[piece] == UNUSED:
-                made_of[merged] = left, right
-            return -self.file.scores[piece], merged
+                made_of[self.pieces[piece]] = pair
+            return -self.file.scores[piece]
 
         spans: list[Span] = []
-        for symbol, first, _ in merge_pairs(symbols, pair, frozen):
+        for symbol, first, _ in merge_pairs(symbols, rank):
             self._undo_unused(symbol, starts[first], made_of, spans)
         return spans
 
@@ -222,18 +224,15 @@ class SentencePieceModel:
 
     def _spell(self, text: str, spans: Iterable[Span]) -> list[Span]:
         """Unknown characters as their bytes, or a run of them as one unknown piece."""
+        if not self.byte_ids:
+            return joined(spans, self.unknown)
         result: list[Span] = []
         for piece, start, end in spans:
-            if piece != self.unknown:
-                result.append((piece, start, end))
-            elif self.byte_ids:
+            if piece == self.unknown:
                 *first, last = text[start:end].encode()
                 result += [(self.byte_ids[byte], start, start) for byte in first]
-                result.append((self.byte_ids[last], start, end))
-            elif result and result[-1][0] == piece:
-                result[-1] = (piece, result[-1][1], end)
-            else:
-                result.append((piece, start, end))
+                piece = self.byte_ids[last]
+            result.append((piece, start, end))
         return result
 
     def decode(self, ids: Iterable[int], *, at_start: bool = True) -> str:
@@ -272,53 +271,43 @@ def decode_utf8(raw: bytes | bytearray) -> str:
     return re.sub("[\udc80-\udcff]", "\ufffd", raw.decode(errors="surrogateescape"))
 
 
-def _index(file: ModelFile) -> tuple[dict[str, int], dict[str, int]]:
-    """Ids by piece: of what text is cut into, and of the rest. No piece may occur twice in either."""
-    types = np.frombuffer(file.types, np.uint8)
-    reserved = np.flatnonzero(np.isin(types, (UNKNOWN, CONTROL, BYTE))).tolist()
-    others: dict[str, int] = {}
-    for i in reserved:
-        if others.setdefault(file.pieces[i], i) != i:
-            file.fail(i, f"repeats piece {others[file.pieces[i]]}, {file.pieces[i]!r}")
-    ids = dict(zip(file.pieces, range(len(file.pieces)), strict=True))
-    if len(ids) == len(file.pieces):
-        for piece in others:
-            del ids[piece]
-        return ids, others
-    ids = {}
-    taken = set(reserved)
-    for i, piece in enumerate(file.pieces):
-        if i not in taken and ids.setdefault(piece, i) != i:
-            file.fail(i, f"repeats piece {ids[piece]}, {piece!r}")
-    return ids, others
+def _numbered(file: ModelFile, ids: list[int]) -> dict[str, int]:
+    """These ids by piece. No piece may occur twice among them."""
+    found = {file.pieces[i]: i for i in ids}
+    if len(found) < len(ids):
+        first: dict[str, int] = {}
+        again = next(i for i in ids if first.setdefault(file.pieces[i], i) != i)
+        file.fail(again, f"repeats piece {first[file.pieces[again]]}, {file.pieces[again]!r}")
+    return found
 
 
 def _only_unknown(file: ModelFile) -> int:
     """The id of the one unknown piece."""
-    found = [i for i, kind in enumerate(file.types) if kind == UNKNOWN] if file.types.count(UNKNOWN) != 1 else None
-    if found is None:
-        return file.types.index(UNKNOWN)
-    if found:
-        file.fail(found[1], f"is a second unknown piece, after {found[0]}")
-    raise TokenizerError(f"{file.name}: byte {file.offsets[-1]}: the last piece, and no unknown piece among them all")
+    first = file.types.find(UNKNOWN)
+    second = file.types.find(UNKNOWN, first + 1)
+    if first < 0:
+        _lacks(file, "unknown piece")
+    if second >= 0:
+        file.fail(second, f"is a second unknown piece, after {first}")
+    return first
 
 
-def _byte_ids(file: ModelFile, reserved: dict[str, int]) -> list[int]:
+def _byte_ids(file: ModelFile, reserved: dict[str, int]) -> dict[int, int]:
     """The ids of the 256 bytes where the model has byte fallback, or nothing."""
-    names = [f"<0x{byte:02X}>" for byte in range(256)]
+    found = byte_ids({piece: i for piece, i in reserved.items() if file.types[i] == BYTE})
     for i in range(len(file.types)) if BYTE in file.types else ():
         if file.types[i] == BYTE and not file.trainer.byte_fallback:
             file.fail(i, "is a byte in a model without byte fallback")
-        if file.types[i] == BYTE and file.pieces[i] not in names:
+        if file.types[i] == BYTE and i not in found.values():
             file.fail(i, f"is called {file.pieces[i]!r}, which is no byte")
-    if not file.trainer.byte_fallback:
-        return []
-    for name in names:
-        if name not in reserved or file.types[reserved[name]] != BYTE:
-            raise TokenizerError(
-                f"{file.name}: byte {file.offsets[-1]}: the last piece, and no piece {name} among them all"
-            )
-    return [reserved[name] for name in names]
+    for byte in range(256) if file.trainer.byte_fallback else ():
+        if byte not in found:
+            _lacks(file, f"piece {byte_token(byte)}")
+    return found
+
+
+def _lacks(file: ModelFile, what: str) -> NoReturn:
+    raise TokenizerError(f"{file.name}: byte {file.offsets[-1]}: the last piece, and no {what} among them all")
 
 
 def _word_splitter(pieces: list[str]) -> Callable[[str], list[str]]:

@@ -20,8 +20,10 @@ import regex
 
 from minclip.errors import TokenizerError
 from minclip.files import parse_json
+from minclip.tokenizers import memory
 from minclip.tokenizers.added_tokens import WHITE_SPACE, AddedToken, AddedTokenFinder, token_id
 from minclip.tokenizers.batch import unknown_id
+from minclip.tokenizers.memory import Memory
 from minclip.tokenizers.normalizer import CharacterMap
 from minclip.tokenizers.offsets import CLUSTER
 from minclip.tokenizers.segmentation import Span, first_tokens
@@ -30,8 +32,6 @@ from minclip.tokenizers.tokenizer_json_models import make_decoder, make_model
 Spans = list[tuple[int, int]]
 Edits = Iterable[tuple[str, int]]  # a text's edited form: a string, and how many characters of the text it stands for
 
-_MEMORY = 1 << 16  # grapheme clusters, words
-_LONGEST_REMEMBERED = 64  # characters
 _NEAR = 64  # characters a token; more of a text is not looked at where only so many tokens are wanted
 _WORD_END = regex.compile("(?<=[A-Za-z0-9])(?= )")
 
@@ -56,7 +56,7 @@ class TokenizerJSON:
         self._whitespace_split, self._metaspace = self._read_pre_tokenizer(document.get("pre_tokenizer"))
         self._model = make_model(document["model"], self.name)
         self._decode = make_decoder(document.get("decoder"), self.name)
-        self._words: dict[str, list[Span]] = {}
+        self._words: Memory[list[Span]] = Memory()
         self.ids: dict[str, int] = dict(self._model.ids)
         added = document.get("added_tokens") or []
         if not isinstance(added, list):
@@ -189,17 +189,9 @@ class TokenizerJSON:
         return [word for word in result if word[0]]
 
     def _cut(self, word: str, limit: int | None = None) -> list[Span]:
-        found = self._words.get(word)
-        if found is not None:
-            return found
-        if len(word) > _LONGEST_REMEMBERED:
-            if limit is None:
-                return self._model.cut(word)
+        if limit is not None and len(word) > memory.LETTERS:
             return first_tokens(lambda n: (word[:n], n >= len(word)), self._model.cut, limit, self._longest)
-        if len(self._words) >= _MEMORY:
-            self._words.clear()
-        self._words[word] = found = self._model.cut(word)
-        return found
+        return self._words.get(word) or self._words.keep(word, self._model.cut(word))
 
     # --- ids to text ---------------------------------------------------------------------------------------------
 
@@ -333,18 +325,14 @@ def _by_grapheme(table: CharacterMap) -> Callable[[str], Edits]:
     A grapheme cluster of fewer than six bytes becomes, whole, the replacement of the shortest key that it starts with:
     what comes after that key in it is lost. Otherwise that rule holds for each of its characters.
     """
-    known: dict[str, str] = {}
+    known: Memory[str] = Memory()
 
     def replace(grapheme: str) -> str:
         found = table.shortest_prefix(grapheme) if len(grapheme.encode()) < 6 else None
         if found is None:
             parts = [(character, table.shortest_prefix(character)) for character in grapheme]
             found = "".join([character if part is None else part for character, part in parts])
-        if len(known) >= _MEMORY:
-            known.clear()
-        if len(grapheme) <= _LONGEST_REMEMBERED:
-            known[grapheme] = found
-        return found
+        return known.keep(grapheme, found)
 
     def apply(text: str) -> Edits:
         graphemes = (match.group() for match in CLUSTER.finditer(text))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from minclip.errors import TokenizerError
 from minclip.tokenizers.added_tokens import LARGEST_ID
-from minclip.tokenizers.segmentation import Lexicon, Span, merge_pairs, viterbi
+from minclip.tokenizers.segmentation import Lexicon, Span, byte_ids, byte_token, joined, merge_pairs, viterbi
 from minclip.tokenizers.sentencepiece_model import decode_utf8
 
 Decoder = Callable[[list[str]], list[str]]
@@ -57,23 +57,18 @@ class _Unigram:
         if self._unknown is not None and not (type(self._unknown) is int and 0 <= self._unknown < len(pieces)):
             raise TokenizerError(f"{name}: unk_id {self._unknown!r} is not in the vocabulary; get the file again")
         self._unknown_score = min(self._scores) - _UNKNOWN_PENALTY
-        self._byte_ids = _byte_ids(self.ids) if spec.get("byte_fallback") else {}
+        self._byte_ids = byte_ids(self.ids) if spec.get("byte_fallback") else {}
         self._lexicon = Lexicon({piece: i for piece, i in self.ids.items() if piece} if "" in self.ids else self.ids)
 
     def cut(self, word: str) -> list[Span]:
         """The best-scored cut of a word (Viterbi): (id, start, end) of each piece, a run of unknowns being one."""
-        spans: list[Span] = []
-        run = -1  # where a run of unknown characters began
         unknown = -1 if self._unknown is None else self._unknown
-        for piece, start, end in viterbi(word, self._lexicon, self._scores, unknown, self._unknown_score, "d"):
-            if piece == unknown:
-                run = start if run < 0 else run
-                continue
-            if run >= 0:
-                spans += self._spell(word, run, start)
-                run = -1
-            spans.append((piece, start, end))
-        return spans + self._spell(word, run, len(word)) if run >= 0 else spans
+        spans: list[Span] = []
+        for piece, start, end in joined(
+            viterbi(word, self._lexicon, self._scores, unknown, self._unknown_score, "d"), unknown
+        ):
+            spans += self._spell(word, start, end) if piece == unknown else [(piece, start, end)]
+        return spans
 
     def _spell(self, word: str, start: int, end: int) -> list[Span]:
         """The tokens of a run of characters of which none is a piece."""
@@ -101,35 +96,31 @@ class _BPE:
             raise TokenizerError(
                 f"{name}: the vocabulary does not give each token an id of its own; get the file again"
             )
-        self._merges: dict[tuple[int, int], tuple[float, int]] = {}
+        self._ranks: dict[tuple[str, str], int] = {}
         for rank, merge in enumerate(spec["merges"]):
             left, right = merge.split(" ") if isinstance(merge, str) and merge.count(" ") == 1 else merge
-            try:
-                self._merges[self.ids[left], self.ids[right]] = rank, self.ids[left + right]
-            except KeyError as error:
-                raise TokenizerError(
-                    f"{name}: merge {rank} needs {error}, not in the vocabulary; get it again"
-                ) from None
-        unknown = spec.get("unk_token")
-        if unknown is not None and unknown not in self.ids:
-            raise TokenizerError(f"{name}: unk_token {unknown!r} is not in the vocabulary; get the file again")
-        self._unknown = None if unknown is None else self.ids[unknown]
+            for token in (left, right, left + right):
+                if token not in self.ids:
+                    raise TokenizerError(f"{name}: merge {rank} needs {token!r}, not in the vocabulary; get it again")
+            self._ranks[left, right] = rank
+        self._unknown = spec.get("unk_token")
+        if self._unknown is not None and self._unknown not in self.ids:
+            raise TokenizerError(f"{name}: unk_token {self._unknown!r} is not in the vocabulary; get the file again")
         self._fuse, self._whole = bool(spec.get("fuse_unk")), bool(spec.get("ignore_merges"))
-        self._byte_ids = _byte_ids(self.ids) if spec.get("byte_fallback") else {}
+        self._byte_ids = byte_ids(self.ids) if spec.get("byte_fallback") else {}
 
     def cut(self, word: str) -> list[Span]:
         """A word's characters, merged by rank: (id, start, end) of each piece."""
         if self._whole and word in self.ids:
             return [(self.ids[word], 0, len(word))]
-        symbols: list[Span] = []
-        waiting: list[Span] = []  # an unknown token, which `tokenizers` puts down when the next token but bytes comes
+        symbols: list[tuple[str, int, int]] = []
+        waiting: list[tuple[str, int, int]] = []  # an unknown token, put down when the next token but bytes comes
         for place, character in enumerate(word):
-            piece = self.ids.get(character)
-            if piece is not None:
-                symbols += [*waiting, (piece, place, place + 1)]
+            if character in self.ids:
+                symbols += [*waiting, (character, place, place + 1)]
                 waiting = []
             elif self._byte_ids.keys() >= set(data := character.encode()):
-                symbols += [(self._byte_ids[byte], place, place + 1) for byte in data]
+                symbols += [(byte_token(byte), place, place + 1) for byte in data]
             elif self._unknown is not None:  # without an unknown token the character is dropped
                 if waiting and self._fuse:
                     waiting = [(self._unknown, waiting[0][1], place + 1)]
@@ -137,13 +128,8 @@ class _BPE:
                     symbols += waiting
                     waiting = [(self._unknown, place, place + 1)]
         symbols += waiting
-        merged = merge_pairs([piece for piece, _, _ in symbols], lambda a, b: self._merges.get((a, b)))
-        return [(piece, symbols[first][1], symbols[last - 1][2]) for piece, first, last in merged]
-
-
-def _byte_ids(ids: dict[str, int]) -> dict[int, int]:
-    """The ids of the tokens that stand for bytes, as many as there are."""
-    return {byte: ids[token] for byte in range(256) if (token := f"<0x{byte:02X}>") in ids}
+        merged = merge_pairs([symbol for symbol, _, _ in symbols], self._ranks.get)
+        return [(self.ids[piece], symbols[first][1], symbols[last - 1][2]) for piece, first, last in merged]
 
 
 def make_decoder(spec: dict[str, Any] | None, name: str) -> Decoder:

@@ -27,11 +27,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minclip.errors import TokenizerError
-from minclip.tokenizers import bpe
+from minclip.tokenizers import memory
 from minclip.tokenizers.added_tokens import AddedToken
-from minclip.tokenizers.bpe import BPETokenizer, merge, merge_word, spell, train_merges
+from minclip.tokenizers.bpe import BPETokenizer, merge, spell, train_merges
 from minclip.tokenizers.bpe_files import BPEVocabulary, base_symbols
 from minclip.tokenizers.cleaning import clean, is_plain, split_words
+from minclip.tokenizers.segmentation import merge_pairs
 
 PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60)
 
@@ -312,9 +313,7 @@ RANKS = st.lists(st.tuples(*[st.text(LETTERS, min_size=1, max_size=3)] * 2), max
 @given(st.text(LETTERS, min_size=1, max_size=120).map(list), RANKS)
 @MANY
 def test_the_heap_merges_as_the_plain_loop_does(symbols, ranks):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bpe, "LONG_WORD", 0)
-        assert merge_word(symbols, ranks) == merge(symbols, ranks)
+    assert [symbol for symbol, _, _ in merge_pairs(symbols, ranks.get)] == merge(symbols, ranks)
 
 
 @needs_data
@@ -338,19 +337,19 @@ def test_merging_a_long_word_takes_steps_in_proportion_to_its_length(letters, ft
     rng, steps = random.Random(2), []
     for size in (10_000, 40_000):
         ranks = CountedRanks(ftfy_tokenizer._ranks)
-        merge_word(spell("".join(rng.choices(letters, k=size))), ranks)
+        merge_pairs(spell("".join(rng.choices(letters, k=size))), ranks.get)
         steps.append(ranks.looked_up)
     assert 0 < steps[1] < 5 * steps[0]
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr(bpe, "REMEMBERED", 10)
+    monkeypatch.setattr(memory, "WORDS", 10)
     tokenizer = tiny()
     for n in range(100):
         tokenizer([f"{n}{'x' * n}", f"é{n} {'y' * n}"])
-    for memory in (tokenizer._run_ids, tokenizer._word_ids):
-        assert 0 < len(memory) <= 10
-        assert max(map(len, memory)) <= bpe.REMEMBERED_LETTERS
+    for words in (tokenizer._run_ids, tokenizer._word_ids):
+        assert 0 < len(words) <= 10
+        assert max(map(len, words)) <= memory.LETTERS
 
 
 def test_what_is_remembered_cannot_be_changed_through_a_result():
@@ -450,8 +449,7 @@ LONG_RUNS = st.lists(
 def test_reading_no_more_of_a_text_than_is_wanted_changes_no_id(text, limit, ftfy_tokenizer, nfc_tokenizer):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("minclip.tokenizers.cleaning.STRETCH", 1)
-        patch.setattr(bpe, "LONG_WORD", 4)
-        patch.setattr(bpe, "REMEMBERED_LETTERS", 4)
+        patch.setattr(memory, "LETTERS", 4)
         for tokenizer in (ftfy_tokenizer, nfc_tokenizer):
             assert tokenizer.encode_text(text, limit)[:limit] == tokenizer.encode_text(text)[:limit]
 

@@ -13,7 +13,7 @@ from sentencepiece_corpus import SENTENCES, long_texts, random_text, train
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from minclip.errors import TokenizerError
-from minclip.tokenizers import tokenizer_json
+from minclip.tokenizers import memory, tokenizer_json
 from minclip.tokenizers.tokenizer_json import TokenizerJSON
 
 FRAME = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -282,7 +282,7 @@ def test_a_pickled_tokenizer_gives_the_same_ids(model_name, pre_tokenizer):
 @pytest.mark.parametrize("model_name", ["unigram", "unigram bytes", "bpe", "bpe whole"])
 def test_reading_no_more_of_a_text_than_is_wanted_changes_no_id(model_name, normalizer, pre_tokenizer, monkeypatch):
     monkeypatch.setattr(tokenizer_json, "_NEAR", 1)
-    monkeypatch.setattr(tokenizer_json, "_LONGEST_REMEMBERED", 3)
+    monkeypatch.setattr(memory, "LETTERS", 3)
     _, ours = build(model_name, normalizer, pre_tokenizer)
     rng = random.Random(f"early {model_name} {normalizer} {pre_tokenizer}")
     for text in [*random_texts(rng.random(), 12), *long_texts(rng, 6)]:
