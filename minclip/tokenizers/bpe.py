@@ -203,8 +203,9 @@ class BPETokenizer(Tokenizer):
         # The fast path: nothing reaches across a space in plain text, so each run between spaces is encoded once.
         # Equal to `_encode_any(text)`, and tested to be. Every run has an id or more, so `limit` runs are enough.
         ids: list[int] = []
+        known = self._run_ids.get
         for run in text.split() if limit is None else text.split(maxsplit=limit)[:limit]:
-            ids += self._run_ids.get(run) or self._run_ids.keep(run, self._encode_any(run, limit))
+            ids += known(run) or self._run_ids.keep(run, self._encode_any(run, limit))
         return ids
 
     def encode_with_offsets(self, text: str) -> list[Span]:
