@@ -166,7 +166,7 @@ def lines_of(path: str) -> list[str]:
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
-def check_output(output: Path, inputs: Sequence[str], *, ending: str) -> None:
+def check_output(output: Path, inputs: Sequence[str], *endings: str) -> None:
     """Raises ValueError, before any work is done, for an output that cannot or should not be written."""
     if not output.parent.is_dir():
         raise ValueError(f"{output.parent} is not a folder, so {output.name} cannot be written there; make it first")
@@ -175,11 +175,15 @@ def check_output(output: Path, inputs: Sequence[str], *, ending: str) -> None:
     except OSError as error:  # a name that is too long, say
         raise ValueError(f"{output} cannot be written: {error.strerror}") from None
     if exists and not output.is_file():
-        raise ValueError(f"{output} is {'a folder' if output.is_dir() else 'no file'}; name the {ending} file to write")
+        raise ValueError(
+            f"{output} is {'a folder' if output.is_dir() else 'no file'}; name the {endings[0]} file to write"
+        )
     if exists and any(os.path.exists(path) and output.samefile(path) for path in inputs):
         raise ValueError(f"{output} is one of the pictures; name another file to write")
-    if output.suffix.lower() != ending:
-        raise ValueError(f"{output} must end in {ending}, the format that is written; name it {output.stem}{ending}")
+    if output.suffix.lower() not in endings:
+        formats = "the format that is written" if len(endings) == 1 else "the formats that are written"
+        name = f"{output.stem}{endings[0]}"
+        raise ValueError(f"{output} must end in {', '.join(endings)}, {formats}; name it {name}")
 
 
 @contextmanager
