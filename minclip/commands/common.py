@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from minclip.checkpoints import sources
 from minclip.commands.printing import complain
 from minclip.errors import ImageError
 from minclip.files import replacing
-from minclip.images import image_suffixes
+from minclip.images import pictures_below
 from minclip.loading import load
 from minclip.model import Model
 
@@ -73,18 +72,13 @@ class Pictures:
             self.paths += self._below(item) if os.path.isdir(item) else [item]
 
     def _below(self, folder: str) -> list[str]:
-        """The picture files below a folder, sorted. Links to folders are not followed: they may lead in circles."""
-        endings = image_suffixes()
-        found: list[str] = []
-        for parent, folders, files in os.walk(folder, onerror=self._folder_left_out):
-            paths = [os.path.join(parent, name) for name in files if os.path.splitext(name)[1].lower() in endings]
-            found += [path for path in paths if is_file(path)]
-            for path in (os.path.join(parent, name) for name in folders):
-                if os.path.islink(path):
-                    complain(f"left out: {path} is a link to a folder; name it to have its pictures too")
+        found = pictures_below(folder, self._folder_left_out, self._link_left_out)
         if not found:
             raise ValueError(f"{folder} holds no picture files; name pictures, or a folder that has some")
-        return sorted(found)
+        return found
+
+    def _link_left_out(self, path: str) -> None:
+        complain(f"left out: {path} is a link to a folder; name it to have its pictures too")
 
     def _folder_left_out(self, error: OSError) -> None:
         self.unreadable_folders += 1
@@ -108,14 +102,6 @@ class Pictures:
         if len(self.errors) == len(self.paths):
             return 2
         return 1 if self.errors or self.unreadable_folders else 0
-
-
-def is_file(path: str) -> bool:
-    """Whether it is a file to be opened; a broken link counts, so that it is reported, a pipe or a device does not."""
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except OSError:
-        return True
 
 
 def stdin_paths() -> Iterator[str]:
@@ -180,7 +166,7 @@ def lines_of(path: str) -> list[str]:
 # --- writing -------------------------------------------------------------------------------------------------------
 
 
-def check_output(output: Path, inputs: Sequence[str], *, ending: str) -> None:
+def check_output(output: Path, inputs: Sequence[str], *endings: str) -> None:
     """Raises ValueError, before any work is done, for an output that cannot or should not be written."""
     if not output.parent.is_dir():
         raise ValueError(f"{output.parent} is not a folder, so {output.name} cannot be written there; make it first")
@@ -189,11 +175,15 @@ def check_output(output: Path, inputs: Sequence[str], *, ending: str) -> None:
     except OSError as error:  # a name that is too long, say
         raise ValueError(f"{output} cannot be written: {error.strerror}") from None
     if exists and not output.is_file():
-        raise ValueError(f"{output} is {'a folder' if output.is_dir() else 'no file'}; name the {ending} file to write")
+        raise ValueError(
+            f"{output} is {'a folder' if output.is_dir() else 'no file'}; name the {endings[0]} file to write"
+        )
     if exists and any(os.path.exists(path) and output.samefile(path) for path in inputs):
         raise ValueError(f"{output} is one of the pictures; name another file to write")
-    if output.suffix.lower() != ending:
-        raise ValueError(f"{output} must end in {ending}, the format that is written; name it {output.stem}{ending}")
+    if output.suffix.lower() not in endings:
+        formats = "the format that is written" if len(endings) == 1 else "the formats that are written"
+        name = f"{output.stem}{endings[0]}"
+        raise ValueError(f"{output} must end in {', '.join(endings)}, {formats}; name it {name}")
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.sheet is not None:
         inputs = [options.picture] if options.picture else []
-        common.check_output(Path(options.sheet), inputs, ending=".png")
+        common.check_output(Path(options.sheet), inputs, ".png")
     model = load()
     if options.picture is not None:
         answers = [own_picture(model, options.picture, options.labels or THINGS)]

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     if bool(texts) == bool(options.images):
         raise ValueError("name pictures, or give texts with --text or --text-file: one of the two")
     output = Path(options.output)
-    common.check_output(output, options.images, ending=".npz")
+    common.check_output(output, options.images, ".npz")
     return embed_texts(texts, output, options) if texts else embed_pictures(output, options)
 
 

@@ -19,13 +19,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from minclip.commands import common, printing
-from minclip.evaluation import mean_reciprocal_rank, ranks, recall
-from minclip.files import json_bytes, replacing
-from minclip.images import image_suffixes
-from minclip.model import Model
+from minclip.evaluation import classification, retrieval
+from minclip.files import json_bytes
+from minclip.images import pictures_below
 
 COLUMNS = ("label", "caption")
-FORMATS = (".csv", ".json", ".png")
+FORMATS = (".png", ".csv", ".json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,21 +53,28 @@ def run(options: argparse.Namespace) -> int:
     known = read_csv(options.source) if options.source.is_file() else read_folder(options.source)
     check(known, options)
     model = common.load_model(options)
-    paths = list(dict.fromkeys(known.paths))
-    pictures = common.Pictures(paths)
+    pictures = common.Pictures(list(dict.fromkeys(known.paths)))
     images = model.encode_image(
-        paths, batch_size=options.batch_size, progress=sys.stderr.isatty(), on_error=pictures.left_out
+        pictures.paths, batch_size=options.batch_size, progress=sys.stderr.isatty(), on_error=pictures.left_out
     )
-    read = pictures.read()
-    if not read:
+    place = {path: row for row, path in enumerate(pictures.read())}
+    if not place:
         return pictures.exit_code()
-    if known.kind == "caption":
-        result = retrieval(known, read, images, model)
+    result: dict[str, Any] = {"model": model.source, "unreadable": len(pictures.errors)}
+    if known.kind == "label":
+        labels = sorted(set(known.answers))
+        own = {path: labels.index(label) for path, label in zip(known.paths, known.answers, strict=True)}
+        cosines = images @ model.label_embeds(labels, options.template).T  # (pictures, labels)
+        result |= classification(cosines, np.array([own[path] for path in place]), labels)
     else:
-        result = classification(known, read, images, model, options.template)
-        if options.confusion:
-            write_confusion(options.confusion, result["confusion"])
-    result = {"model": model.source, "unreadable": len(paths) - len(read), **result}
+        pairs = [(path, text) for path, text in zip(known.paths, known.answers, strict=True) if path in place]
+        number = {text: column for column, text in enumerate(dict.fromkeys(text for _, text in pairs))}
+        right = np.zeros((len(place), len(number)), bool)
+        right[[place[path] for path, _ in pairs], [number[text] for _, text in pairs]] = True
+        cosines = images @ model.encode_text(list(number)).T  # (pictures, captions)
+        result |= {"pictures": len(place), "captions": len(number), **retrieval(cosines, right)}
+    if options.confusion:
+        write_confusion(options.confusion, result["confusion"])
     if options.json:
         printing.print_json(result)
     else:
@@ -91,16 +97,15 @@ def read_folder(folder: Path) -> Known:
     """Each folder in `folder` is a label, its pictures lie in it at any depth. Raises ValueError for none."""
     if not folder.is_dir():
         raise ValueError(f"{folder} does not exist; name a folder with a folder of pictures for each label, or a .csv")
-    endings, paths, answers = image_suffixes(), [], []
+    paths, answers = [], []
 
     def stop(error: OSError) -> None:
         raise ValueError(f"{error.filename} cannot be read: {error.strerror}; its label would be judged by nothing")
 
     for label in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
-        for parent, _, names in os.walk(folder / label, onerror=stop):
-            inside = [os.path.join(parent, name) for name in names if os.path.splitext(name)[1].lower() in endings]
-            paths += sorted(inside)
-            answers += [label] * len(inside)
+        inside = pictures_below(str(folder / label), stop)
+        paths += inside
+        answers += [label] * len(inside)
     if not paths:
         raise ValueError(f"{folder} holds no folders with pictures in them; each of its folders is a label")
     return Known("label", paths, answers)
@@ -141,60 +146,8 @@ def check(known: Known, options: argparse.Namespace) -> None:
         raise ValueError(f"{known.answers[0]!r} is the only label, so every answer would be right; two are needed")
     if known.kind == "caption" and (options.template or options.confusion):
         raise ValueError("--template and --confusion are for labels, and the CSV file has captions")
-    if options.confusion and options.confusion.suffix.lower() not in FORMATS:
-        raise ValueError(f"--confusion {options.confusion} must end in {', '.join(FORMATS)}")
-    if options.confusion and not options.confusion.absolute().parent.is_dir():
-        raise ValueError(f"{options.confusion.parent} is not a folder, so {options.confusion.name} cannot be written")
-
-
-# --- what is found -------------------------------------------------------------------------------------------------
-
-
-def classification(
-    known: Known, paths: Sequence[str], images: np.ndarray, model: Model, template: Sequence[str] | None
-) -> dict[str, Any]:
-    """images: unit vectors (n, p) of the paths. Fractions are of 1; confusion counts[i][j]: label i was taken for j."""
-    labels = sorted(set(known.answers))
-    number = {label: i for i, label in enumerate(labels)}
-    answer_of = dict(zip(known.paths, known.answers, strict=True))
-    own = np.array([number[answer_of[path]] for path in paths])  # (n,)
-    cosines = images @ model.label_embeds(labels, template).T  # (n, labels)
-    rank = ranks(cosines, own[:, None] == np.arange(len(labels)))
-    counts = np.zeros((len(labels), len(labels)), int)
-    np.add.at(counts, (own, cosines.argmax(axis=1)), 1)
-    classes = []
-    for i, label in enumerate(labels):
-        mine, others = rank[own == i], counts[i] * (np.arange(len(labels)) != i)
-        scores = {f"top{k}": recall(mine, k) if len(mine) else None for k in (1, 5)}
-        taken = labels[int(others.argmax())] if others.any() else None
-        classes.append({"label": label, "pictures": len(mine), **scores, "taken_for": taken})
-    return {
-        "pictures": len(paths),
-        "labels": len(labels),
-        "top1": recall(rank, 1),
-        "top5": recall(rank, 5),
-        "mean_top1_of_classes": float(np.mean([each["top1"] for each in classes if each["top1"] is not None])),
-        "mean_reciprocal_rank": mean_reciprocal_rank(rank),
-        "classes": classes,
-        "confusion": {"labels": labels, "counts": counts.tolist()},
-    }
-
-
-def retrieval(known: Known, paths: Sequence[str], images: np.ndarray, model: Model) -> dict[str, Any]:
-    """Each picture against all captions, and each caption against all pictures; several may be right."""
-    place = {path: i for i, path in enumerate(paths)}
-    pairs = [(place[path], caption) for path, caption in zip(known.paths, known.answers, strict=True) if path in place]
-    captions = list(dict.fromkeys(caption for _, caption in pairs))
-    number = {caption: i for i, caption in enumerate(captions)}
-    right = np.zeros((len(paths), len(captions)), bool)
-    for picture, caption in pairs:
-        right[picture, number[caption]] = True
-    cosines = images @ model.encode_text(captions).T
-    found: dict[str, Any] = {"pictures": len(paths), "captions": len(captions)}
-    for name, rank in (("image_to_text", ranks(cosines, right)), ("text_to_image", ranks(cosines.T, right.T))):
-        found[name] = {f"recall{k}": recall(rank, k) for k in (1, 5, 10)}
-        found[name]["mean_reciprocal_rank"] = mean_reciprocal_rank(rank)
-    return found
+    if options.confusion:
+        common.check_output(options.confusion, known.paths, *FORMATS)
 
 
 # --- how it is shown -----------------------------------------------------------------------------------------------
@@ -207,32 +160,30 @@ def table(result: dict[str, Any]) -> list[str]:
         return "-" if value is None else f"{value:.1%}"
 
     if "captions" in result:
-        names = ("recall1", "recall5", "recall10", "mean_reciprocal_rank")
         lines = [f"{result['pictures']} pictures, {result['captions']} captions, {result['model']}"]
         lines.append(f"{'':<16}{'R@1':>8}{'R@5':>8}{'R@10':>8}{'MRR':>8}")
         for direction in ("image_to_text", "text_to_image"):
-            cells = "".join(f"{percent(result[direction][name]):>8}" for name in names)
+            cells = "".join(f"{percent(value):>8}" for value in result[direction].values())
             lines.append(f"{direction.replace('_', ' '):<16}{cells}")
         return lines
-    width = max(5, *(len(each["label"]) for each in result["classes"]))
+    classes = sorted(result["classes"], key=lambda one: (-1 if one["top1"] is None else one["top1"], one["label"]))
+    width = max(5, *(len(one["label"]) for one in classes))
     lines = [
         f"{result['pictures']} pictures, {result['labels']} labels, {result['model']}",
         f"top-1 {percent(result['top1'])}, top-5 {percent(result['top5'])}, "
         f"mean top-1 of the classes {percent(result['mean_top1_of_classes'])}",
         f"\n{'label':<{width}}  pictures    top-1    top-5  most often taken for",
     ]
-    for each in sorted(
-        result["classes"], key=lambda each: (-1 if each["top1"] is None else each["top1"], each["label"])
-    ):
-        scores = f"{percent(each['top1']):>8} {percent(each['top5']):>8}"
-        lines.append(f"{each['label']:<{width}}  {each['pictures']:>8} {scores}  {each['taken_for'] or ''}".rstrip())
+    for one in classes:
+        scores = f"{percent(one['top1']):>8} {percent(one['top5']):>8}"
+        lines.append(f"{one['label']:<{width}}  {one['pictures']:>8} {scores}  {one['taken_for'] or ''}".rstrip())
     return lines
 
 
 def write_confusion(path: Path, confusion: dict[str, Any]) -> None:
     """The matrix as a table, as JSON or as a picture, by the file's ending: a row a right label, a column an answer."""
     labels, counts = confusion["labels"], confusion["counts"]
-    with replacing(path) as file:
+    with common.writing(path) as file:
         if path.suffix.lower() == ".json":
             file.write(json_bytes(confusion))
         elif path.suffix.lower() == ".png":

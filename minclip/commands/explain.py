@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     labels, output = common.labels(options), Path(options.output)
-    common.check_output(output, [options.image], ending=".png")
+    common.check_output(output, [options.image], ".png")
     fonts = Fonts(options.font)
     model = common.load_model(options)
     found = explanations.explain(options.image, labels, model=model, method=options.method, against=options.against)

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 from minclip.commands import common, printing
-from minclip.files import replacing
 from minclip.search.approximate import AT
 from minclip.search.index import Index
 from minclip.search.query import query_vector, terms
@@ -35,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.html and not options.html.absolute().parent.is_dir():
-        raise ValueError(f"{options.html.parent} is not a folder, so {options.html.name} cannot be written there")
+    if options.html:
+        common.check_output(options.html, [], ".html", ".htm")
     index = Index.open(options.index)
     asked = terms(options.query)
     options.model = options.model or index.store.facts["model"]
@@ -53,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
 
         note = f"{len(found)} of {len(index):,} pictures in {options.index}, by {model.source}"
         page = contact_sheet(asked, found, note)
-        with replacing(options.html) as file:
+        with common.writing(options.html) as file:
             file.write(page.encode())
         print(f"wrote {options.html}", file=sys.stderr)
     elif options.json:

@@ -7,18 +7,18 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from minclip.errors import ImageError, SearchError
 from minclip.fingerprint import fingerprint
-from minclip.images import image_suffixes
+from minclip.images import pictures_below
 from minclip.loading import load
 from minclip.model import Model
 from minclip.pipeline import Progress, ahead, default_workers
@@ -61,12 +61,12 @@ def build(
     """
     target, changes = Path(path), Changes()
 
-    def unreadable(path: bytes, line: str) -> None:
-        changes.unreadable.append(os.fsdecode(path))
+    def unreadable(path: str, line: str) -> None:
+        changes.unreadable.append(path)
         on_error(line)
 
-    given = [folders] if isinstance(folders, str | Path) else list(folders)
-    there = scan([os.fsencode(os.path.abspath(folder)) for folder in given], unreadable)
+    given = [folders] if isinstance(folders, str | Path) else folders
+    there = scan([os.path.abspath(folder) for folder in given], unreadable)
     with one_writer(target):
         try:
             store, used = _opened(target, model)
@@ -102,85 +102,80 @@ def check_model(store: Store, model: Model) -> None:
         )
 
 
-# --- what is there -------------------------------------------------------------------------------------------------
+# --- from a path to a vector, for an index and for shards ----------------------------------------------------------
+
+
+def stated(path: str) -> Picture:
+    """A file with its size and modification time, or with the error."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return Picture(path, error=f"{path} cannot be read: {error.strerror}")
+    return Picture(path, status.st_size, status.st_mtime_ns)
+
+
+def hashed(picture: Picture) -> Picture:
+    """With the hash of its content, or the error."""
+    try:
+        if not picture.error:
+            with open(picture.path, "rb") as content:
+                picture.hash = hashlib.file_digest(content, "sha256").digest()
+    except OSError as error:
+        picture.error = f"{picture.path} cannot be read: {error.strerror}"
+    return picture
+
+
+def embed(model: Model, pictures: Sequence[Picture], sources: Sequence[Any], batch_size: int) -> np.ndarray:
+    """Unit vectors (n, width) of pictures, opened from `sources`; the broken ones get their error and no vector."""
+    errors: dict[int, ImageError] = {}
+    if not pictures:
+        return np.zeros((0, model.config.projection_dim), np.float32)
+    vectors = model.encode_image(sources, batch_size=batch_size, on_error=errors.__setitem__)
+    for index, error in errors.items():
+        pictures[index].error = str(error)
+    return vectors
+
+
+# --- what is there, and what follows -------------------------------------------------------------------------------
 
 
 @dataclass
 class There:
-    """What lies below some folders: of each picture file size and modification time (ns), sorted by path."""
+    """What lies below some folders: files by path, sorted; and the folders below them that cannot be read."""
 
-    folders: list[bytes]
-    files: dict[bytes, tuple[int, int]] = field(default_factory=dict)
-    unreadable_folders: list[bytes] = field(default_factory=list)
+    folders: list[str]
+    files: dict[str, Picture] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
 
-    def covers(self, path: bytes) -> bool:
-        """Whether a path that is not in `files` is known not to exist: it lies below the folders, and could be seen."""
-        return below(path, self.folders) and not below(path, self.unreadable_folders)
-
-
-def below(path: bytes, folders: Sequence[bytes]) -> bool:
-    return any(path.startswith(os.path.join(folder, b"")) for folder in folders)
+    def lacks(self, path: str) -> bool:
+        """Whether a path is known not to exist: it lies below the folders, and could be seen."""
+        return path not in self.files and below(path, self.folders) and not below(path, self.unreadable)
 
 
-def scan(folders: Sequence[bytes], unreadable: Callable[[bytes, str], None], also: tuple[bytes, ...] = ()) -> There:
-    """The picture files below absolute folders, and those that end in `also`.
+def below(path: str, folders: Sequence[str]) -> bool:
+    return any(path.startswith(os.path.join(folder, "")) for folder in folders)
 
-    Links to folders are not followed: they may lead in circles.
+
+def scan(folders: Sequence[str], unreadable: Callable[[str, str], None]) -> There:
+    """The picture files below absolute folders.
 
     Raises SearchError where a folder of these is missing or holds no picture: a disk that is not mounted, perhaps.
     """
-    endings = *(ending.encode() for ending in image_suffixes()), *also
     there = There(list(folders))
 
-    def skip(path: bytes, error: OSError) -> None:
-        unreadable(path, f"{os.fsdecode(path)} cannot be read: {error.strerror}")
-
     def skip_folder(error: OSError) -> None:
-        there.unreadable_folders.append(os.fsencode(error.filename))
-        skip(there.unreadable_folders[-1], error)
+        there.unreadable.append(error.filename)
+        unreadable(error.filename, f"{error.filename} cannot be read: {error.strerror}")
 
     for folder in folders:
-        name = os.fsdecode(folder)
         if not os.path.isdir(folder):
-            raise SearchError(f"{name} is not a folder; name folders of pictures")
-        pictures = 0
-        for parent, _, names in os.walk(folder, onerror=skip_folder):
-            for path in (os.path.join(parent, each) for each in names if each.lower().endswith(endings)):
-                pictures += 1
-                try:
-                    status = os.stat(path)
-                except OSError as error:
-                    skip(path, error)
-                else:
-                    there.files[path] = status.st_size, status.st_mtime_ns
-        if not pictures:
-            raise SearchError(f"{name} holds no picture files that can be read; nothing was changed")
+            raise SearchError(f"{folder} is not a folder; name folders of pictures")
+        paths = pictures_below(folder, skip_folder)
+        if not paths:
+            raise SearchError(f"{folder} holds no picture files that can be read; nothing was changed")
+        there.files.update((path, stated(path)) for path in paths)
     there.files = dict(sorted(there.files.items()))
     return there
-
-
-@dataclass
-class File:
-    """A file that is new or may have changed. error: the line that says why it cannot be read."""
-
-    path: bytes
-    size: int
-    mtime: int
-    hash: bytes = b""
-    error: str = ""
-
-
-def hashed(file: File) -> File:
-    """With the hash of its content, or the error."""
-    try:
-        with open(file.path, "rb") as content:
-            file.hash = hashlib.file_digest(content, "sha256").digest()
-    except OSError as error:
-        file.error = f"{os.fsdecode(file.path)} cannot be read: {error.strerror}"
-    return file
-
-
-# --- what follows --------------------------------------------------------------------------------------------------
 
 
 def _update(
@@ -188,65 +183,41 @@ def _update(
     model: Model,
     there: There,
     changes: Changes,
-    unreadable: Callable[[bytes, str], None],
+    unreadable: Callable[[str, str], None],
     *,
     batch_size: int,
     progress: bool,
 ) -> None:
     """Step by step, each committed: what is new or changed. At the end what is gone, since it may have been renamed."""
-    known = store.states()
-    gone = [path for path in known if path not in there.files and there.covers(path)]
-    missing = Counter(store.hashes_of(gone))
-    todo = [File(path, *state) for path, state in there.files.items() if known.get(path) != state]
+    known = {picture.path: picture for picture in store.pictures()}
+    gone = [path for path in known if there.lacks(path)]
+    missing = Counter(known[path].hash for path in gone)
+    states = {path: (picture.size, picture.mtime) for path, picture in known.items()}
+    todo = [picture for path, picture in there.files.items() if states.get(path) != (picture.size, picture.mtime)]
     changes.unchanged = len(there.files) - len(todo)
-    embed = partial(_embed, store, model, free_rows(store), batch_size)
     settled = time.time_ns() - SETTLED
-    bar, size = Progress("pictures", len(todo), show=progress), batch_size
+    for picture in todo:
+        picture.mtime = picture.mtime if picture.mtime < settled else UNSETTLED
+    free, bar, size = free_rows(store), Progress("pictures", len(todo), show=progress), batch_size
     with closing(ahead(hashed, todo, workers=default_workers(), depth=4 * batch_size)) as files:
         while step := list(islice(files, size)):
             start = time.monotonic()
-            rows = embed(step)
-            broken = [file for file in step if file.error]
-            for file in broken:
-                unreadable(file.path, file.error)
-            fine = [file for file in step if not file.error]
-            for file in fine:
-                if file.path in known:
-                    same = next(store.hashes_of([file.path])) == file.hash
+            store.record(step, lambda new: embed(model, new, [picture.path for picture in new], batch_size), free)
+            for picture in step:
+                if picture.error:
+                    unreadable(picture.path, picture.error)
+                elif picture.path in known:
+                    same = known[picture.path].hash == picture.hash
                     changes.unchanged += same
                     changes.changed += not same
-                elif missing[file.hash] > 0:
-                    missing[file.hash] -= 1
+                elif missing[picture.hash] > 0:
+                    missing[picture.hash] -= 1
                     changes.renamed += 1
                 else:
                     changes.added += 1
-            pictures = [
-                Picture(f.path, f.size, f.mtime if f.mtime < settled else UNSETTLED, f.hash, rows[f.hash]) for f in fine
-            ]
-            store.commit(pictures, [file.path for file in broken])
             bar.advance(len(step))
             paced = size * STEP_SECONDS / (time.monotonic() - start)
             size = max(batch_size, min(2 * size, int(paced) // batch_size * batch_size))
     bar.close()
     store.commit([], gone)
     changes.removed = len(gone) - changes.renamed
-
-
-def _embed(store: Store, model: Model, free: Iterator[int], batch_size: int, step: Sequence[File]) -> dict[bytes, int]:
-    """The row of each content in a step, written where it is new; files that are no pictures are marked."""
-    rows = {file.hash: store.row_of(file.hash) for file in step if not file.error}
-    new = {file.hash: file for file in step if file.hash in rows and rows[file.hash] is None}
-    errors: dict[int, ImageError] = {}
-    if new:
-        paths = [os.fsdecode(file.path) for file in new.values()]
-        vectors = model.encode_image(paths, batch_size=batch_size, on_error=errors.__setitem__)
-        contents = [content for index, content in enumerate(new) if index not in errors]
-        if not np.isfinite(vectors).all():
-            raise SearchError(f"{model.source} gives no finite numbers for pictures such as {paths[0]}")
-        places = list(islice(free, len(contents)))
-        store.write_vectors(places, vectors)
-        rows.update(zip(contents, places, strict=True))
-    reasons = {content: str(errors[index]) for index, content in enumerate(new) if index in errors}
-    for file in step:
-        file.error = file.error or reasons.get(file.hash, "")
-    return {content: row for content, row in rows.items() if row is not None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -85,40 +85,28 @@ class Index:
         """The same for a unit vector (width,)."""
         if not isinstance(top_k, int) or top_k < 1:
             raise ValueError(f"top_k must be a whole number of at least 1, not {top_k!r}")
-        nearest, wanted = self._ranking(vector, exact), top_k
-        while True:
-            rows, scores = nearest(wanted)
-            paths = self.store.paths_of(rows)
-            pairs = zip(rows, scores, strict=True)
-            found = [Match(os.fsdecode(path), score) for row, score in pairs for path in paths.get(row, ())]
-            if len(found) >= top_k or wanted >= len(self.store.vectors()):
-                return found[:top_k]
-            wanted *= 4  # some of the rows are of pictures that are gone
+        for rows, scores in self._compared(vector, top_k, exact):
+            wanted = top_k
+            while True:
+                order = best(scores, wanted)
+                pairs = zip(rows[order].tolist(), scores[order].tolist(), strict=True)
+                found = [Match(path, score) for row, score in pairs for path in self.store.paths_of(row)]
+                if len(found) >= top_k:
+                    return found[:top_k]
+                if wanted >= len(rows):
+                    break
+                wanted *= 4  # some of the rows are of pictures that are gone
+        return found
 
-    def _ranking(self, vector: np.ndarray, exact: bool) -> Callable[[int], tuple[list[int], list[float]]]:
-        """What gives the rows of the so many best vectors, best first, and their scores."""
+    def _compared(self, vector: np.ndarray, count: int, exact: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows (n,) and their scores: where there is an inverted file, first those that it finds near; then all."""
         vectors, approximate = self.store.vectors(), None if exact else self.approximate
-        if approximate is None or len(vectors) < approximate.facts.rows:
-            everything = vectors @ vector  # (rows,)
-
-            def among_all(count: int) -> tuple[list[int], list[float]]:
-                rows = best(everything, count)
-                return rows, everything[rows].tolist()
-
-            return among_all
-        newer = vectors[approximate.facts.rows :] @ vector
-
-        def among_near(count: int) -> tuple[list[int], list[float]]:
-            if count >= len(vectors):
-                return self._ranking(vector, True)(count)
-            rows = np.union1d(
-                approximate.candidates(vector, count), approximate.facts.rows + np.array(best(newer, count), int)
-            )
-            scores = vectors[rows] @ vector
-            order = best(scores, count)
-            return rows[order].tolist(), scores[order].tolist()
-
-        return among_near
+        if approximate is not None and count < approximate.facts.rows <= len(vectors):
+            height = approximate.facts.rows
+            near = approximate.candidates(vector, count)
+            scores = np.concatenate([vectors[near] @ vector, vectors[height:] @ vector])
+            yield np.concatenate([near, np.arange(height, len(vectors))]), scores
+        yield np.arange(len(vectors)), vectors @ vector
 
     @cached_property
     def approximate(self) -> Approximate | None:

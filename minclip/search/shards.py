@@ -14,7 +14,7 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -22,15 +22,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minclip.errors import ImageError, SearchError
+from minclip.errors import SearchError
 from minclip.files import one_line, replacing_together
 from minclip.fingerprint import fingerprint
-from minclip.images import image_suffixes
+from minclip.images import image_suffixes, pictures_below
 from minclip.model import Model
-from minclip.pipeline import ahead, default_workers
+from minclip.pipeline import Progress, ahead, default_workers
 from minclip.search.approximate import free_rows
-from minclip.search.build import File, hashed, scan
-from minclip.search.store import Picture, Store, one_writer
+from minclip.search.build import embed, hashed, stated
+from minclip.search.store import Picture, Store, one_writer, printable
 
 STEP = 1024  # pictures that are embedded, or recorded in an index, at a time
 EXPORTED = 1_000_000  # pictures in a shard of `export_index`
@@ -58,24 +58,29 @@ def pyarrow() -> tuple[Any, Any]:
 
 
 def entries(sources: Sequence[str]) -> list[str]:
-    """The pictures and tars that are named, lie below folders that are, or stand in a Parquet file's image_path."""
+    """The pictures and tars that are named, lie below folders that are, or stand in a Parquet file's image_path.
+
+    Raises SearchError for a Parquet file or a folder that cannot be read, at any depth: all machines must see the same.
+    """
     found: list[str] = []
+
+    def stop(error: OSError) -> None:
+        raise SearchError(f"{error.filename} cannot be read: {error.strerror}; so what is below it would be missing")
+
     for source in sources:
         if os.path.isdir(source):
-            folder = os.fsencode(os.path.abspath(source))
-            found += map(os.fsdecode, scan([folder], ignore, also=(b".tar",)).files)
+            inside = pictures_below(os.path.abspath(source), stop, also=(".tar",))
+            if not inside:
+                raise SearchError(f"{source} holds no picture files and no tars; name a folder that has some")
+            found += inside
         elif source.lower().endswith(".parquet"):
             try:
                 found += pyarrow()[1].read_table(source, columns=["image_path"])["image_path"].to_pylist()
             except (OSError, ValueError, KeyError) as error:
-                raise SearchError(f"{source} cannot be read for its column image_path: {error}") from None
+                raise SearchError(f"{source} cannot be read for its column image_path: {one_line(error)}") from None
         else:
             found.append(source if "://" in source else os.path.abspath(source))
     return list(dict.fromkeys(found))
-
-
-def ignore(path: bytes, line: str) -> None:
-    """What cannot be read is recorded later, when its shard is made."""
 
 
 def blocks(found: Sequence[str], count: int) -> list[Shard]:
@@ -86,17 +91,10 @@ def blocks(found: Sequence[str], count: int) -> list[Shard]:
     return [Shard(number, count, found[ends[number] : ends[number + 1]]) for number in range(count)]
 
 
-def pictures_in(entry: str) -> Iterator[tuple[File, str | io.BytesIO]]:
+def pictures_in(entry: str) -> Iterator[tuple[Picture, str | io.BytesIO]]:
     """The picture at a path, or those of a tar, named `tar/member`; each with what it is opened from."""
     if not entry.lower().endswith(".tar"):
-        file = File(os.fsencode(entry), 0, 0)
-        try:
-            status = os.stat(entry)
-        except OSError as error:
-            file.error = f"{entry} cannot be read: {error.strerror}"
-        else:
-            file.size, file.mtime = status.st_size, status.st_mtime_ns
-        yield file, entry
+        yield stated(entry), entry
         return
     endings = tuple(image_suffixes())
     try:
@@ -105,10 +103,10 @@ def pictures_in(entry: str) -> Iterator[tuple[File, str | io.BytesIO]]:
                 content = tar.extractfile(member) if member.name.lower().endswith(endings) else None
                 if content is not None:
                     data = content.read()
-                    name, mtime = os.fsencode(f"{entry}/{member.name}"), int(member.mtime * 10**9)
-                    yield File(name, member.size, mtime, hashlib.sha256(data).digest()), io.BytesIO(data)
+                    state = member.size, int(member.mtime * 10**9), hashlib.sha256(data).digest()
+                    yield Picture(f"{entry}/{member.name}", *state), io.BytesIO(data)
     except (OSError, tarfile.TarError) as error:
-        yield File(os.fsencode(entry), 0, 0, error=f"{entry} cannot be read to its end: {error}"), entry
+        yield Picture(entry, error=f"{entry} cannot be read to its end: {one_line(error)}"), entry
 
 
 # --- making a shard ------------------------------------------------------------------------------------------------
@@ -121,9 +119,7 @@ def is_made(folder: Path, shard: Shard) -> bool:
         return False
     found = read_facts(path).get("entries")
     if found != digest(shard):
-        raise SearchError(
-            f"{path} was made of other pictures, or as one of another number of shards; name a new folder"
-        )
+        raise SearchError(f"{path} was made of other pictures, or as one of another number; name a new folder")
     return True
 
 
@@ -134,47 +130,38 @@ def digest(shard: Shard) -> str:
 def make(folder: Path, shard: Shard, model: Model, *, batch_size: int = 32) -> tuple[int, int]:
     """Embed a shard's pictures and write it, whole or not at all. How many pictures it has, and how many are broken."""
     pyarrow()
-    files: list[File] = []
+    pictures: list[Picture] = []
     rows: list[np.ndarray] = []
+
+    def prepare(item: tuple[Picture, str | io.BytesIO]) -> tuple[Picture, str | io.BytesIO]:
+        return (item[0] if item[0].hash else hashed(item[0])), item[1]
+
     items = (item for entry in shard.entries for item in pictures_in(entry))
-
-    def prepare(item: tuple[File, str | io.BytesIO]) -> tuple[File, str | io.BytesIO]:
-        return (item[0] if item[0].hash or item[0].error else hashed(item[0])), item[1]
-
     with closing(ahead(prepare, items, workers=default_workers(), depth=4 * batch_size)) as source:
         while step := list(islice(source, STEP)):
-            fine = [(file, content) for file, content in step if not file.error]
-            errors: dict[int, ImageError] = {}
-            vectors = np.zeros((len(fine), model.config.projection_dim), np.float32)
-            if fine:
-                contents = [content for _, content in fine]
-                found = model.encode_image(contents, batch_size=batch_size, on_error=errors.__setitem__)
-                if not np.isfinite(found).all():
-                    raise SearchError(
-                        f"{model.source} gives no finite numbers for pictures such as {fine[0][0].path!r}"
-                    )
-                vectors[[index for index in range(len(fine)) if index not in errors]] = found
-            for index, error in errors.items():
-                fine[index][0].error = str(error)
-            place = {id(file): vector for (file, _), vector in zip(fine, vectors, strict=True)}
-            files += [file for file, _ in step]
-            rows += [place.get(id(file), np.zeros(vectors.shape[1], np.float32)) for file, _ in step]
+            fine = [(picture, content) for picture, content in step if not picture.error]
+            embeds = embed(model, [picture for picture, _ in fine], [content for _, content in fine], batch_size)
+            vectors = np.zeros((len(step), embeds.shape[1]), np.float32)
+            vectors[[not picture.error for picture, _ in step]] = embeds
+            pictures += [picture for picture, _ in step]
+            rows.append(vectors)
     facts = {"model": model.source, "fingerprint": fingerprint(model), "entries": digest(shard)}
-    write(folder, shard.number, np.array(rows), files, facts)
-    return len(files), sum(bool(file.error) for file in files)
+    write(folder, shard.number, np.concatenate(rows), pictures, facts)
+    return len(pictures), sum(bool(picture.error) for picture in pictures)
 
 
-def write(folder: Path, number: int, vectors: np.ndarray, files: Sequence[File], facts: Mapping[str, str]) -> None:
+def write(
+    folder: Path, number: int, vectors: np.ndarray, pictures: Sequence[Picture], facts: Mapping[str, str]
+) -> None:
     """The two files of a shard, the metadata last."""
     arrow, parquet = pyarrow()
-    names = [file.path.decode("utf-8", "replace") for file in files]
     columns = {
-        "image_path": names,
-        "error": [file.error or None for file in files],
-        "path": [file.path for file in files],
-        "size": [file.size for file in files],
-        "mtime": [file.mtime for file in files],
-        "hash": [file.hash for file in files],
+        "image_path": [printable(picture.path) for picture in pictures],
+        "error": [picture.error or None for picture in pictures],
+        "path": [os.fsencode(picture.path) for picture in pictures],
+        "size": [picture.size for picture in pictures],
+        "mtime": [picture.mtime for picture in pictures],
+        "hash": [picture.hash for picture in pictures],
     }
     facts = {**facts, "vectors": hash_of(vectors, facts)}
     table = arrow.table(columns, schema()).replace_schema_metadata({f"minclip.{n}": f for n, f in facts.items()})
@@ -227,7 +214,7 @@ def hash_of(vectors: np.ndarray, facts: Mapping[str, str]) -> str:
     return found.hexdigest()
 
 
-def read_shard(folder: Path, path: Path, facts: Mapping[str, str]) -> tuple[np.ndarray, list[dict[str, Any]]]:
+def read_shard(folder: Path, path: Path, facts: Mapping[str, str]) -> tuple[np.ndarray, list[Picture]]:
     """The vectors (n, width) of a shard and its n pictures. Raises SearchError where they are not what was written."""
     beside = folder / "img_emb" / f"img_emb_{path.stem.removeprefix('metadata_')}.npy"
     with damaged(path):
@@ -235,58 +222,45 @@ def read_shard(folder: Path, path: Path, facts: Mapping[str, str]) -> tuple[np.n
         if not table.schema.equals(schema()):
             raise ValueError("its columns are not the ones of a shard")
         table.validate(full=True)
-        rows = table.to_pylist()
+        rows = table.drop_columns("image_path").to_pylist()
     with damaged(beside):
         vectors = np.load(beside, mmap_mode="r")
     if facts.get("vectors") != hash_of(vectors, facts) or len(vectors) != len(rows):
         raise SearchError(f"{beside} does not hold the vectors of {path}; delete both and make the shard again")
-    return vectors, rows
+    return vectors, [Picture(**row | {"path": os.fsdecode(row["path"]), "error": row["error"] or ""}) for row in rows]
 
 
-def index_shards(folder: Path, target: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
+def index_shards(folder: Path, target: Path, *, progress: bool = False) -> int:
     """Put the pictures of all shards in `folder` into the index at `target`, made where there is none. How many."""
     paths = sorted((folder / "metadata").glob("metadata_*.parquet"), key=lambda path: (len(path.name), path.name))
     if not paths:
         raise SearchError(f"{folder} holds no shards; make some with minclip embed SOURCE -o {folder} --shard 0/1")
-    total = 0
+    total, bar = 0, Progress("shards", len(paths), show=progress)
     with one_writer(target):
-        for done, path in enumerate(paths, 1):
+        for path in paths:
             facts = read_facts(path)
             if not facts.keys() >= {"model", "fingerprint"}:
                 raise SearchError(f"{path} does not tell which model it is of, so it is none of minclip's")
-            vectors, rows = read_shard(folder, path, facts)
+            vectors, pictures = read_shard(folder, path, facts)
             if not Store.begun(target):
                 known = {name: facts[name] for name in ("model", "fingerprint")}
                 Store.create(target, {**known, "width": str(vectors.shape[1])}).close()
             with closing(Store(target)) as store:
                 if facts["fingerprint"] != store.facts["fingerprint"]:
                     raise SearchError(f"{path} is of {facts['model']}, {target} of {store.facts['model']}: two models")
-                total += record(store, vectors, rows)
-            progress(done, len(paths))
+                place = {picture.hash: index for index, picture in enumerate(pictures)}
+                fine = [picture for picture in pictures if not picture.error]
+                store.record(fine, lambda new: vectors[[place[p.hash] for p in new]], free_rows(store))  # noqa: B023
+                total += len(fine)
+            bar.advance(1)
     return total
-
-
-def record(store: Store, vectors: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> int:
-    """Those of a shard's pictures that could be read, in an index. How many."""
-    fine = [(index, row) for index, row in enumerate(rows) if row["error"] is None]
-    places = {row["hash"]: store.row_of(row["hash"]) for _, row in fine}
-    new = {row["hash"]: index for index, row in fine if places[row["hash"]] is None}
-    taken = list(islice(free_rows(store), len(new)))
-    store.write_vectors(taken, vectors[list(new.values())])
-    rows_of = {content: row for content, row in places.items() if row is not None}
-    rows_of.update(zip(new, taken, strict=True))
-    store.commit(
-        [Picture(row["path"], row["size"], row["mtime"], row["hash"], rows_of[row["hash"]]) for _, row in fine], []
-    )
-    return len(fine)
 
 
 def export_index(store: Store, folder: Path) -> int:
     """Write an index as shards. How many."""
     pictures, number = store.pictures(), 0
+    facts = {"model": store.facts["model"], "fingerprint": store.facts["fingerprint"], "entries": ""}
     while part := list(islice(pictures, EXPORTED)):
-        files = [File(p.path, p.size, p.mtime, p.hash) for p in part]
-        facts = {name: store.facts[name] for name in ("model", "fingerprint")}
-        write(folder, number, store.vectors()[[p.row for p in part]], files, {**facts, "entries": ""})
+        write(folder, number, store.vectors()[[picture.row for picture in part]], part, facts)
         number += 1
     return number

@@ -16,6 +16,7 @@ from minclip.images import open_image, to_rgb
 from minclip.pipeline import ahead, default_workers
 from minclip.search.index import Match
 from minclip.search.query import Term
+from minclip.search.store import printable
 
 LARGE, SMALL = 480, 96  # pixels of the longer edge: of a picture found, of one in the query
 STYLE = """
@@ -106,8 +107,3 @@ def thumbnail(source: Any, edge: int) -> tuple[str, int, int]:
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=82, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}", *picture.size
-
-
-def printable(text: str) -> str:
-    """Text that UTF-8 can hold: bytes of a file's name that are none become U+FFFD."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -16,22 +16,21 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
 from minclip.errors import SearchError
-from minclip.files import one_line
+from minclip.files import one_line, replacing
 
 PICTURES, VECTORS, LOCK = "pictures.sqlite", "vectors.f32", "writer.lock"
 IDENTITY, LAYOUT = 0x6D636C70, 1  # "mclp" in the SQLite header, and the version of the layout above
 SCHEMA = f"""
-BEGIN IMMEDIATE;
-DROP TABLE IF EXISTS facts;
-DROP TABLE IF EXISTS pictures;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE pictures (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, hash BLOB, row INTEGER) WITHOUT ROWID;
 CREATE INDEX by_hash ON pictures (hash);
@@ -39,16 +38,24 @@ CREATE INDEX by_row ON pictures (row);
 PRAGMA application_id = {IDENTITY};
 PRAGMA user_version = {LAYOUT};
 """
+IDENTITY_AND_LAYOUT = "SELECT * FROM pragma_application_id, pragma_user_version"
+ROW_OF = "SELECT row FROM pictures WHERE hash = ? LIMIT 1"
 
 
-class Picture(NamedTuple):
-    """What an index knows of a file. path: as bytes, since names need not be UTF-8."""
+@dataclass(slots=True)
+class Picture:
+    """What is known of a file; of one in an index all but `error`.
 
-    path: bytes
-    size: int
-    mtime: int
-    hash: bytes
-    row: int
+    path: absolute; names that are no UTF-8 as `os.fsdecode` writes them. size: in bytes. mtime: of modification, in
+    nanoseconds. hash: SHA-256 of the content. row: of the vector. error: the line that says why it cannot be read.
+    """
+
+    path: str
+    size: int = 0
+    mtime: int = 0
+    hash: bytes = b""
+    row: int = -1
+    error: str = ""
 
 
 class Store:
@@ -63,9 +70,7 @@ class Store:
         with readable(folder):
             uri = f"{(folder / PICTURES).absolute().as_uri()}?mode=rw"  # which may finish what a killed writer began
             self.database = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
-            identity, layout = (
-                self.database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-            )
+            ((identity, layout),) = self.database.execute(IDENTITY_AND_LAYOUT)
             if identity != IDENTITY:
                 raise SearchError(f"{folder / PICTURES} is not of an index of minclip's; name another folder")
             if layout != LAYOUT:
@@ -79,19 +84,19 @@ class Store:
         """Whether there is an index in a folder, with a picture in it. Raises SearchError for a foreign file."""
         if not (folder / PICTURES).is_file():
             return False
-        with readable(folder), closing(sqlite3.connect(folder / PICTURES)) as database:
-            if not database.execute("PRAGMA schema_version").fetchone()[0]:
-                return False
         with closing(Store(folder)) as store:
             return len(store) > 0
 
     @classmethod
     def create(cls, folder: Path, facts: Mapping[str, str]) -> Store:
         """A new index, empty, in the place of what was not begun."""
-        with writable(folder), closing(sqlite3.connect(folder / PICTURES, isolation_level=None)) as database:
+        with closing(sqlite3.connect(":memory:")) as database:
             database.executescript(SCHEMA)
             database.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
-            database.execute("COMMIT")
+            database.commit()
+            content = database.serialize()
+        with writable(folder), replacing(folder / PICTURES) as file:
+            file.write(content)
         return cls(folder)
 
     def close(self) -> None:
@@ -100,46 +105,28 @@ class Store:
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        with readable(self.folder):
-            return int(self.database.execute("SELECT count(*) FROM pictures").fetchone()[0])
+        return int(self._one("SELECT count(*) FROM pictures")[0])
 
     def pictures(self) -> Iterator[Picture]:
-        """All pictures in the order of their paths."""
+        """All pictures in the order of their paths, as bytes."""
         with readable(self.folder):
-            yield from map(Picture._make, self.database.execute("SELECT * FROM pictures ORDER BY path"))
+            for path, *rest in self.database.execute("SELECT * FROM pictures ORDER BY path"):
+                yield Picture(os.fsdecode(path), *rest)
 
-    def states(self) -> dict[bytes, tuple[int, int]]:
-        """Size and modification time of each picture when it was read."""
+    def paths_of(self, row: int) -> list[str]:
+        """The paths of the pictures that point at a row: several are copies, none is a row that is free."""
         with readable(self.folder):
-            query = "SELECT path, size, mtime FROM pictures"
-            return {path: (size, mtime) for path, size, mtime in self.database.execute(query)}
-
-    def hashes_of(self, paths: Iterable[bytes]) -> Iterator[bytes]:
-        """The hashes of the contents of pictures."""
-        with readable(self.folder):
-            for path in paths:
-                yield self.database.execute("SELECT hash FROM pictures WHERE path = ?", (path,)).fetchone()[0]
-
-    def paths_of(self, rows: Sequence[int]) -> dict[int, list[bytes]]:
-        """The paths of the pictures that point at each of these rows; a row that has none is left out."""
-        found: dict[int, list[bytes]] = {}
-        query = "SELECT path FROM pictures WHERE row = ? ORDER BY path"
-        with readable(self.folder):
-            for row in rows:
-                if paths := [path for (path,) in self.database.execute(query, (row,))]:
-                    found[row] = paths
-        return found
-
-    def row_of(self, content: bytes) -> int | None:
-        """The row of the pictures with this hash."""
-        with readable(self.folder):
-            found = self.database.execute("SELECT row FROM pictures WHERE hash = ? LIMIT 1", (content,)).fetchone()
-        return None if found is None else int(found[0])
+            found = self.database.execute("SELECT path FROM pictures WHERE row = ? ORDER BY path", (row,)).fetchall()
+        return [os.fsdecode(path) for (path,) in found]
 
     def height(self) -> int:
         """How many rows there are, those that no picture points at included."""
+        return int(self._one("SELECT ifnull(max(row) + 1, 0) FROM pictures")[0])
+
+    def _one(self, query: str, *parameters: object) -> tuple[Any, ...]:
+        """The first row of an answer, empty where there is none."""
         with readable(self.folder):
-            return int(self.database.execute("SELECT ifnull(max(row) + 1, 0) FROM pictures").fetchone()[0])
+            return self.database.execute(query, parameters).fetchone() or ()
 
     def vectors(self) -> np.ndarray:
         """float32 (rows, width): the file, mapped into memory. Raises SearchError where it is too short."""
@@ -167,25 +154,47 @@ class Store:
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
+    def record(
+        self, pictures: Sequence[Picture], embed: Callable[[list[Picture]], np.ndarray], free: Iterator[int]
+    ) -> None:
+        """Put pictures into the index, and forget those of them that have an error.
+
+        embed: gives the unit vectors (n, width) of the pictures whose content is new here, without those that it finds
+        broken, whose `error` it sets. free: rows for them, as `free_rows` gives them. Sets each picture's `row`.
+        """
+        contents = {picture.hash: picture for picture in pictures if not picture.error}  # copies are one
+        rows = {content: row for content in contents for row in self._one(ROW_OF, content)}
+        new = [picture for content, picture in contents.items() if content not in rows]
+        vectors = embed(new)
+        fine = [picture.hash for picture in new if not picture.error]
+        places = list(islice(free, len(fine)))
+        if fine:
+            self.write_vectors(places, vectors)
+        rows.update(zip(fine, places, strict=True))
+        for picture in pictures:
+            if not picture.error:
+                picture.row, picture.error = rows.get(picture.hash, -1), contents[picture.hash].error
+        self.commit([p for p in pictures if not p.error], [p.path for p in pictures if p.error])
+
     def write_vectors(self, rows: Sequence[int], vectors: np.ndarray) -> None:
         """Put vectors (n, width) into rows that no picture points at; on the disk when this returns."""
-        with writable(self.folder), open(self.folder / VECTORS, "r+b" if self.has_vectors() else "w+b") as file:
+        path = self.folder / VECTORS
+        with writable(self.folder), open(path, "r+b" if path.exists() else "w+b") as file:
             for row, vector in zip(rows, vectors.astype("<f4"), strict=True):
                 file.seek(4 * self.width * row)
                 file.write(vector.tobytes())
             file.flush()
             os.fsync(file.fileno())
 
-    def has_vectors(self) -> bool:
-        return (self.folder / VECTORS).exists()
-
-    def commit(self, pictures: Iterable[Picture], gone: Iterable[bytes]) -> None:
+    def commit(self, pictures: Iterable[Picture], gone: Iterable[str]) -> None:
         """Record pictures and forget the paths in `gone`: both or neither."""
+        values = ((os.fsencode(p.path), p.size, p.mtime, p.hash, p.row) for p in pictures)
         with writable(self.folder):
             self.database.execute("BEGIN IMMEDIATE")
             try:
-                self.database.executemany("DELETE FROM pictures WHERE path = ?", [(path,) for path in gone])
-                self.database.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)", pictures)
+                forgotten = ((os.fsencode(path),) for path in gone)
+                self.database.executemany("DELETE FROM pictures WHERE path = ?", forgotten)
+                self.database.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)", values)
                 self.database.execute("COMMIT")
             except BaseException:
                 if self.database.in_transaction:  # SQLite has taken it back by itself where the disk was full
@@ -231,3 +240,8 @@ def writable(folder: Path) -> Iterator[None]:
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise SearchError(f"{folder} cannot be written: {reason}; what was indexed before is kept") from None
+
+
+def printable(name: str) -> str:
+    """Text that UTF-8 can hold: bytes of a file's name that are none become U+FFFD."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

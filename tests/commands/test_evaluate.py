@@ -161,7 +161,7 @@ P = ("path", "label")
         ([("a.png", "dog")], [], "must begin with a line that names its columns"),
         ([], [], "must begin with a line that names its columns"),
         ([("path", "caption"), ("a.png", "x")], ["--template", "a {}"], "--template and --confusion are for labels"),
-        ([P, ("a.png", "dog"), ("b.png", "cat")], ["--confusion", "c.pdf"], "must end in .csv, .json, .png"),
+        ([P, ("a.png", "dog"), ("b.png", "cat")], ["--confusion", "c.pdf"], "must end in .png, .csv, .json"),
         ([P, ("a.png", "dog"), ("b.png", "cat")], ["--confusion", "no/c.csv"], "no is not a folder"),
     ],
 )
