@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="ADDRESS",
-        help="write all --shards N with a Ray cluster (default: this one)",
+        help="write all --shards N on a Ray cluster: the one at ADDRESS, a new one on this machine for local, or "
+        "without either the one that runs here, a new one where none does",
     )
     parser.add_argument("--shards", type=int, metavar="N", help="how many parts --ray makes (default: one for 4096)")
     parser.add_argument("--gpus", type=float, default=0, metavar="SHARE", help="of a GPU, for each actor of --ray")
