@@ -11,6 +11,8 @@ from PIL import Image
 
 import minclip
 from minclip.commands.cli import main
+from minclip.commands.heat import heat_sheet
+from minclip.commands.sheet import Fonts
 from minclip.explanations import explain
 
 DOG = Path(minclip.__file__).parent / "bundled" / "pictures" / "dog.png"
@@ -27,14 +29,9 @@ def test_a_sheet_has_a_card_for_the_picture_and_for_each_label(tmp_path: Path) -
     assert np.diff(widths, 2) == 0
 
 
-def test_many_labels_go_on_in_further_rows(tmp_path: Path) -> None:
-    sizes = []
-    for count in (3, 4, 7, 8):
-        out = tmp_path / "heat.png"
-        labels = [f"label {i}" for i in range(count)]
-        assert main(["explain", str(DOG), "--model", "mini-clip", "--labels", *labels, "-o", str(out)]) == 0
-        with Image.open(out) as sheet:
-            sizes.append(sheet.size)
+def test_many_labels_go_on_in_further_rows() -> None:
+    found = explain(DOG, [f"label {i}" for i in range(8)], model="mini-clip")
+    sizes = [heat_sheet(found[:count], "dog.png", None, Fonts([])).size for count in (3, 4, 7, 8)]
     assert sizes[0][0] == sizes[1][0] == sizes[3][0]
     assert sizes[0][1] < sizes[1][1] == sizes[2][1] < sizes[3][1]
 

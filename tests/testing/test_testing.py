@@ -55,6 +55,19 @@ BUGS = (
 )  # fmt: skip
 
 
+# Which claims to try first: most bugs show in the embeddings, and looking there for the others takes a minute.
+CAUGHT_BY = {
+    "a hidden state missing": "classifiers_agree",
+    "another answer every time": "same_bits",
+    "class token in the mean": "classifiers_agree",
+    "head mask ignored": "optional_text_inputs",
+    "interpolation on its side": "interpolated_positions",
+    "options are swallowed": "unknown_option",
+    "probabilities transposed": "classifiers_agree",
+    "resized twice": "pictures_become",
+}
+
+
 @pytest.mark.filterwarnings("ignore:invalid value encountered in divide")  # a bug makes vectors of length 0
 @pytest.mark.parametrize("bug", BUGS)
 def test_the_kit_catches(bug: str) -> None:
@@ -62,9 +75,8 @@ def test_the_kit_catches(bug: str) -> None:
         backend = BrokenBackend(bug)
         shrink = False
 
-    claims = sorted(
-        Conformance().claims(), key=lambda claim: "embeddings_agree" not in claim[0]
-    )  # most are caught there
+    first = CAUGHT_BY.get(bug, "embeddings_agree")
+    claims = sorted(Conformance().claims(), key=lambda claim: first not in claim[0])
     caught = next(filter(None, (failure(check) for _, check in claims)), None)
     assert isinstance(caught, AssertionError | ExceptionGroup)
 
