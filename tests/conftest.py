@@ -36,13 +36,15 @@ def box(miniature: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One thread of torch's for each of pytest's parallel workers: more would fight over the cores.
+    """One thread of torch's and one of NumPy's for each of pytest's parallel workers: more would fight over the cores.
 
     Signals that whoever started pytest ignores (nohup, a shell's `&`) are heeded again: commands under test inherit it.
     """
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    if getattr(config.option, "numprocesses", None):  # read by the workers' NumPy, which is not imported yet
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if hasattr(config, "workerinput"):
         import torch
 
