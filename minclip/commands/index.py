@@ -32,7 +32,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"wrote {count} shards to {options.export}", file=sys.stderr)
         return 0
     if options.shards:
-        print(f"{options.output}: {index_shards(options.shards, options.output)} pictures from shards", file=sys.stderr)
+        count = index_shards(options.shards, options.output, progress=sys.stderr.isatty())
+        print(f"{options.output}: {count} pictures from shards", file=sys.stderr)
         code = 0
     else:
         code = update(options)

@@ -8,6 +8,7 @@ import os
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,3 +190,21 @@ def test_a_parquet_file_names_the_pictures(photos: Path, tmp_path: Path) -> None
     pyarrow.parquet.write_table(pyarrow.table({"image_path": paths}), tmp_path / "list.parquet")
     assert shards.entries([str(tmp_path / "list.parquet")]) == paths
     assert json.dumps(shards.entries([str(photos)])) == json.dumps(paths)
+
+
+def test_a_folder_that_cannot_be_read_is_refused_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pictures would be missing from the shards of this machine, in silence."""
+    (tmp_path / "closed").mkdir()
+    for place in (tmp_path, tmp_path / "closed"):
+        (place / "a.png").touch()
+    scandir = os.scandir
+
+    def refused(path: str) -> Any:
+        if os.fspath(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    assert len(shards.entries([str(tmp_path)])) == 2
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(SearchError, match="closed cannot be read: Permission denied"):
+        shards.entries([str(tmp_path)])
