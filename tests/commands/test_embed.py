@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -220,15 +221,33 @@ def test_a_signal_leaves_the_old_output_and_nothing_else(
     assert left_in(tmp_path) == {"out.npz"}
 
 
-def test_rows_that_are_not_finite_are_not_written(
-    miniature: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1e38])
+def test_rows_that_have_no_length_are_not_written(
+    number: float, miniature: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = damaged(miniature, tmp_path / "damaged")
+    folder = damaged(miniature, tmp_path / "damaged", number)
     for given in ((pictures,), ("--text", "a")):
         _, err = run("embed", *given, "-o", tmp_path / "out.npz", "--model", folder, code=2, capsys=capsys)
         assert f"minclip info --check {folder}" in err
         assert len(err.splitlines()) == 1
         assert left_in(tmp_path) == {"damaged"}
+
+
+def test_numpy_adds_no_warning_to_the_line_of_a_refusal(
+    miniature: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def multiply_infinities(*_: object, **__: object) -> None:
+        infinities = np.array([[np.inf, -np.inf]], np.float32)
+        infinities @ np.ones((2, 1), np.float32)
+        infinities * np.float32(0)
+        raise minclip.CheckpointError("refused")
+
+    monkeypatch.setattr(minclip.Model, "encode_text", multiply_infinities)
+    words = "embed", "--text", "a", "-o", tmp_path / "out.npz", "--model", miniature
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        run(*words, code=2, capsys=capsys)
+    assert not [warning for warning in warned if warning.category is RuntimeWarning]
 
 
 def test_any_bytes_may_name_a_picture(miniature: Path, pictures: Path, tmp_path: Path) -> None:
