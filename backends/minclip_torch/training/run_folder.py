@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickletools
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+LONGEST_NAME = 1000  # characters, of a tensor or a type in a state
 
 
 class TrainingError(MinclipError):
@@ -118,15 +121,24 @@ class RunFolder:
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """What `save` wrote last, None where there is nothing. Raises TrainingError where the file is damaged.
 
-        The file is a zip archive, whose checksums torch does not look at: they are verified here.
+        The file is a zip archive, whose checksums torch does not look at: they are verified here. So is the length of
+        names in its pickle, which torch's error about an unknown one takes seconds to search.
         """
         if not self.state.exists():
             return None
         try:
             with zipfile.ZipFile(self.state) as archive:
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise ValueError(f"the checksum of {damaged} is wrong")
+                if (damaged := archive.testzip()) is not None:
+                    raise ValueError(f"the checksum of {damaged} is wrong")
+                for name in archive.namelist():
+                    if name.endswith("data.pkl"):
+                        _check_names(archive.read(name))
             return dict(torch.load(self.state, map_location=device, weights_only=True))
         except Exception as error:  # the readers of zip archives and pickles raise all kinds
             raise TrainingError(f"{self.state} is damaged ({one_line(error)[:80]}); delete it to start anew") from None
+
+
+def _check_names(pickled: bytes) -> None:
+    for _, argument, _ in pickletools.genops(pickled):
+        if isinstance(argument, str) and len(argument) > LONGEST_NAME:
+            raise ValueError(f"it holds a name of {len(argument)} characters")

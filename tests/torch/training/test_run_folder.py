@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -387,3 +388,18 @@ def test_metrics_are_whole_lines(tmp_path: Path) -> None:
 
 def test_errors_of_a_run_are_minclips() -> None:
     assert issubclass(TrainingError, MinclipError)
+
+
+def test_a_state_with_a_name_of_megabytes_is_refused_at_once(folder: Path, tmp_path: Path) -> None:
+    """torch's message about an unknown type is searched in steps that grow with the square of its name."""
+    run = tmp_path / "run"
+    go(folder, run, recipe(steps=1))
+    with zipfile.ZipFile(run / "state.pt") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    pickle = next(name for name in parts if name.endswith("data.pkl"))
+    parts[pickle] = b"\x80\x02ctorch\n" + b"x." * 500_000 + b"\n."
+    with zipfile.ZipFile(run / "state.pt", "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    with pytest.raises(TrainingError, match="a name of 1000006 characters"):
+        RunFolder(run).load(torch.device("cpu"))
