@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from minclip.loading import load
 from minclip.model import Model
 from minclip.pipeline import Progress, ahead, default_workers
 from minclip.search.approximate import free_rows
-from minclip.search.store import Picture, Store, one_writer
+from minclip.search.store import Picture, Store, discard, one_writer
 
 STEP_SECONDS = 2.0  # of work that a step is made to last: what is lost, at most, when the process is killed
 SETTLED = 2 * 10**9  # nanoseconds: a file younger than this may change again within one tick of its file system's clock
@@ -74,7 +73,7 @@ def build(
                 _update(store, used, there, changes, unreadable, batch_size=batch_size, progress=progress)
         finally:
             if not Store.begun(target):  # nothing could be read: the index that was to be made is none
-                shutil.rmtree(target, ignore_errors=True)
+                discard(target)
     return changes
 
 

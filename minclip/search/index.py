@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -67,7 +66,7 @@ class Index:
     @property
     def paths(self) -> list[str]:
         """The absolute paths of all pictures, sorted."""
-        return [os.fsdecode(picture.path) for picture in self.store.pictures()]
+        return [picture.path for picture in self.store.pictures()]
 
     def search(
         self, query: Query, top_k: int = 10, model: str | Path | Model | None = None, *, exact: bool = False

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -219,6 +219,15 @@ def one_writer(folder: Path) -> Iterator[None]:
         except sqlite3.Error:
             raise SearchError(f"{folder} is being written by another process; try again when that is done") from None
         yield
+
+
+def discard(folder: Path) -> None:
+    """Remove an index, and its folder where nothing else lies in it."""
+    with suppress(OSError):
+        for name in (PICTURES, VECTORS, LOCK):
+            for path in (folder / name, folder / f"{name}-journal"):
+                path.unlink(missing_ok=True)
+        folder.rmdir()
 
 
 @contextmanager

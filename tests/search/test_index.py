@@ -398,3 +398,17 @@ def test_a_query_picture_that_is_missing_is_named(photos: Path, model: minclip.M
     index = Index.build(photos, tmp_path / "p.idx", model=model)
     with pytest.raises(ImageError, match=r"cannot open image pool\.jpg"):
         index.search(["water", "+", "pool.jpg"])
+
+
+def test_an_index_whose_pictures_all_broke_takes_nothing_else_with_it(
+    photos: Path, model: minclip.Model, tmp_path: Path
+) -> None:
+    """An index without pictures is none, and is removed: its own files, not what somebody has put beside them."""
+    target = tmp_path / "p.idx"
+    build(photos, target, model=model)
+    (target / "notes.txt").write_text("mine")
+    for picture in photos.rglob("*.png"):
+        picture.write_bytes(b"no picture any more")
+    changes = build(photos, target, model=model)
+    assert len(changes.unreadable) == len(NAMES)
+    assert files(target) == {"notes.txt": b"mine"}
