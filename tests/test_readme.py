@@ -37,6 +37,14 @@ def test_every_file_that_readme_links_to_is_there() -> None:
         assert (Path(__file__).parents[1] / link).exists(), link
 
 
+def test_the_reading_guide_has_a_place_for_every_file_and_room() -> None:
+    root = Path(minclip.__file__).parent
+    there = {path.name for path in root.glob("*.py") if not path.name.startswith("__")}
+    there |= {f"{path.parent.name}/" for path in root.glob("*/__init__.py")}
+    guide = README.partition("## Reading guide")[2].partition("\n## ")[0]
+    assert there - set(re.findall(r"\[`([^`]+)`\]", guide)) == set()
+
+
 def test_every_name_of_minclip_that_readme_uses_is_there() -> None:
     for name in re.findall(r"\bminclip\.([a-z_]+)\(", README):
         assert hasattr(minclip, name), name
