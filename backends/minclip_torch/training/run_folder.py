@@ -1,4 +1,4 @@
-"""The files of a run: recipe.json, metrics.jsonl, state.pt. Each is written whole or not at all."""
+"""The files of a run: recipe.json, metrics.jsonl, state.pt, each written whole or not at all; and trainer.lock."""
 
 from __future__ import annotations
 
@@ -35,30 +35,31 @@ class RunFolder:
         self.recipe = path / "recipe.json"
         self.state = path / "state.pt"
         self.metrics = path / "metrics.jsonl"
-        self._lock: int | None = None  # the folder's descriptor
+        self._lock: int | None = None  # the descriptor of trainer.lock
 
     def lock(self) -> None:
         """Make the folder, and reserve it until `unlock` or the end of this process, even by a kill.
 
-        Raises TrainingError where another process trains in it. Windows, and file systems without locks, reserve
-        nothing.
+        What is locked is a file of its own, trainer.lock: the lock of the folder is that of `files.replacing`, which
+        would wait for it. Raises TrainingError where another process trains in it. Windows, and file systems without
+        locks, reserve nothing.
         """
         if self._lock is not None:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         if fcntl is None:
             return
-        folder = os.open(self.path, os.O_RDONLY)
+        file = os.open(self.path / "trainer.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(folder)
+            os.close(file)
             message = f"another process trains in {self.path}; wait until it ends, or name another run folder"
             raise TrainingError(message) from None
         except OSError:  # a file system without locks
-            os.close(folder)
+            os.close(file)
         else:
-            self._lock = folder
+            self._lock = file
             for killed in (*self.path.glob(".*.tmp"), *self.path.glob("model/.*.tmp")):
                 killed.unlink()  # what a killed process was writing
 

@@ -157,6 +157,7 @@ def test_a_finished_run_is_only_exported_again(folder: Path, tmp_path: Path) -> 
     assert go(folder, tmp_path, recipe()) == pytest.approx(first, abs=1e-6)
     assert model.read_bytes() == weights
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert after.pop("trainer.lock") == b""
     assert {name: after[name] for name in ("metrics.jsonl", "recipe.json", "state.pt")} == before
 
 
@@ -403,3 +404,13 @@ def test_a_state_with_a_name_of_megabytes_is_refused_at_once(folder: Path, tmp_p
             archive.writestr(name, content)
     with pytest.raises(TrainingError, match="a name of 1000006 characters"):
         RunFolder(run).load(torch.device("cpu"))
+
+
+def test_a_trainer_does_not_wait_for_its_own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever replaces a file waits for the folder's lock, which must not be the one that a trainer holds."""
+    run = RunFolder(tmp_path)
+    run.lock()
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    run.save({"step": 1})
+    assert waits == []
