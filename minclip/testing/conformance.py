@@ -292,6 +292,17 @@ class BackendConformance(Claims):
 
         self.for_all(self.cases(configs(self.families, self.width), text_inputs), claim)
 
+    @needs("text")
+    def test_unit_vectors_are_multiplied_and_summed_where_they_are(self) -> None:
+        """As `Model` finds their lengths, so that only one number a row leaves the device."""
+
+        def claim(case: Case) -> None:
+            towers = self.build(case.model).towers
+            rows = towers.unit(towers.text(checked_text(case.model.config, **case.inputs)).embeds)
+            close("squared length", towers.to_numpy((rows * rows).sum(-1)), np.ones(len(rows)), 1e-3)
+
+        self.for_all(self.cases(configs(self.families, self.width), text_inputs), claim)
+
     # --- the edges -------------------------------------------------------------------------------------------------
 
     @needs("vision")

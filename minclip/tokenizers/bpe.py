@@ -1,9 +1,8 @@
 """CLIP's byte-level BPE: words spelt in bytes, then glued together, pair by pair, in the order that training found.
 
 Sennrich et al. 2016 (arXiv:1508.07909) for the merges, Radford et al. 2019 (GPT-2) for the bytes; CLIP marks the end
-of a word with `</w>` on its last symbol. Read in order: `spell` and `merge`,
-which are the whole idea; `train_merges`, where merges come from; then the tokenizer, which adds cleaning, special
-tokens and a memory of words.
+of a word with `</w>` on its last symbol. Read in order: `spell` and `merge`, which are the whole idea; `train_merges`,
+where merges come from; then the tokenizer, which adds cleaning, special tokens and a memory of words.
 """
 
 from __future__ import annotations
