@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from minclip.errors import ConfigError
 
-
-class Checked(Protocol):
-    """A config: what messages begin with."""
-
-    @property
-    def model_type(self) -> str: ...
+if TYPE_CHECKING:  # the configs import their checks
+    from minclip.config import AnyTowerConfig, Config
 
 
 TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
 SIGNED = ("pad_token_id", "bos_token_id", "eos_token_id")  # may be -1 where there is no such token
 
 
-def check_tower(tower: Any, activations: Sequence[str]) -> None:
+def check_tower(tower: AnyTowerConfig, activations: Sequence[str]) -> None:
     """The types of all fields, and what sizes must be to fit one another."""
     where = tower.model_type
     for f in fields(tower):
@@ -43,7 +39,7 @@ def check_tower(tower: Any, activations: Sequence[str]) -> None:
         raise ConfigError(f"{where}: layer_norm_eps must lie between 0 and 1, found {tower.layer_norm_eps}")
 
 
-def check_positive(config: Checked, names: Iterable[str]) -> None:
+def check_positive(config: AnyTowerConfig | Config, names: Iterable[str]) -> None:
     """Whole numbers of at least 1."""
     for name in names:
         value = getattr(config, name)
@@ -51,14 +47,14 @@ def check_positive(config: Checked, names: Iterable[str]) -> None:
             raise ConfigError(f"{config.model_type}: {name} must be a whole number of at least 1, found {value!r}")
 
 
-def check_number(config: Checked, name: str) -> None:
+def check_number(config: AnyTowerConfig | Config, name: str) -> None:
     """Any number."""
     value = getattr(config, name)
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise ConfigError(f"{config.model_type}: {name} must be a number, found {value!r}")
 
 
-def check_choice(config: Checked, name: str, choices: Sequence[str | None]) -> None:
+def check_choice(config: AnyTowerConfig | Config, name: str, choices: Sequence[str | None]) -> None:
     """One of a few words."""
     value = getattr(config, name)
     if value not in choices:

@@ -248,10 +248,7 @@ class Model:
         `minclip.classification.loss`. return_loss: the contrastive loss, of as many texts as images.
         Raises ValueError naming what does not fit.
         """
-        record: dict[str, Any] = {
-            "output_hidden_states": output_hidden_states,
-            "output_attentions": output_attentions,
-        }
+        record: dict[str, Any] = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         pixels: dict[str, Any] = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
         texts = {
             "input_ids": input_ids,
@@ -412,8 +409,16 @@ class Model:
             self._check_processor(tuple(values.shape[2:]))
             return head(self.towers.vision(ImageInputs(values)))
 
-        how: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "resize_on_device": resize_on_device}
-        with closing(pixel_batches(batch, self.processor.image_processor, self.towers, failed, **how)) as batches:
+        batches = pixel_batches(
+            batch,
+            self.processor.image_processor,
+            self.towers,
+            failed,
+            batch_size=batch_size,
+            workers=workers,
+            resize_on_device=resize_on_device,
+        )
+        with closing(batches):
             return gathered(map(embed, batches), self.towers, bar)
 
     def _check_processor(self, made: tuple[int, ...]) -> None:

@@ -46,9 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options = parser(words).parse_args(words)
             with how_to_choose(options.how_to_choose), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # at twice the size: an error
-                warnings.filterwarnings(
-                    "ignore", message=".* encountered in "
-                )  # NumPy's, of what is refused afterwards
+                # NumPy's, of numbers that are refused in one line afterwards
+                warnings.filterwarnings("ignore", message=".* encountered in ")
                 code: int = options.run(options)
             sys.stdout.flush()
             return code

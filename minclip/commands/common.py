@@ -18,6 +18,7 @@ from minclip.files import replacing
 from minclip.images import pictures_below
 from minclip.loading import load
 from minclip.model import Model
+from minclip.ranking import checked_labels
 
 MODEL_HELP = (
     f"checkpoint folder, hub id such as {notice.ANOTHER}, or name of a bundled model (see minclip models; "
@@ -129,15 +130,7 @@ def labels(options: argparse.Namespace) -> list[str]:
     found = [*options.labels, *(lines_of(options.labels_file) if options.labels_file else [])]
     if not found:
         raise ValueError('no label was given; give some, as in --labels "a cat" "a dog", or --labels-file FILE')
-    for label in found:
-        if not label.strip():
-            raise ValueError(f"label {label!r} is empty; leave it out or write what it should say")
-    seen: set[str] = set()
-    for label in found:
-        if label in seen:
-            raise ValueError(f"label {label!r} was given twice; give each label once")
-        seen.add(label)
-    return found
+    return checked_labels(found)
 
 
 def hint_at_lone_label(found: Sequence[str]) -> None:

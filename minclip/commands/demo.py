@@ -102,6 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """The bundled pictures, or one of the user's, in several languages; also as a sheet."""
     if options.sheet is not None:
         inputs = [options.picture] if options.picture else []
         common.check_output(Path(options.sheet), inputs, ".png")

@@ -28,6 +28,7 @@ FORMATS = (".png", ".csv", ".json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The pictures whose answers are known, and what to print or write."""
     parser.usage = (
         "minclip evaluate FOLDER|FILE.csv [--template TEXT] [--json] [--confusion FILE] [--model MODEL] [...]"
     )
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Embed, compare, count. Returns 1 where pictures could not be read, 2 where none could."""
     known = read_csv(options.source) if options.source.is_file() else read_folder(options.source)
     check(known, options)
     model = common.load_model(options)

@@ -13,6 +13,7 @@ from minclip.commands.sheet import Fonts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A picture, labels, the sheet to write."""
     parser.usage = "minclip explain IMAGE --labels LABEL [LABEL ...] -o HEAT.png [--against LABEL] [...]"
     parser.add_argument("image", metavar="IMAGE", help="picture file; it comes before --labels")
     common.label_options(parser)
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Explain each label's cosine, and draw the sheet."""
     labels, output = common.labels(options), Path(options.output)
     common.check_output(output, [options.image], ".png")
     fonts = Fonts(options.font)

@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Index folders, or shards; or export. Returns 1 where something could not be read."""
     if sum(map(bool, (options.folders, options.shards, options.export))) != 1:
         raise ValueError("name folders of pictures, or --from DIR, or --export DIR: one of the three")
     if options.export:

@@ -14,12 +14,14 @@ from minclip.weights import BFLOAT16, Weights, check_finite
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, and whether to read all of it."""
     common.model_argument(parser)
     parser.add_argument("--check", action="store_true", help="read all weights, and say whether they are finite")
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
+    """Describe; with --check, refuse weights that are not finite."""
     path = checkpoints.locate(options.model)
     config, weights = checkpoints.read(path)
     if options.check and (bad := check_finite(weights)):

@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """A line for each bundled model."""
     checkpoints.locate()  # raises where the bundled models are missing
     for name in checkpoints.bundled_names():
         folder = sources.BUNDLED / name

@@ -13,6 +13,7 @@ AT_A_TIME = 32  # pictures ranked before their rankings are printed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Pictures, labels, and how to show the rankings."""
     parser.usage = "minclip zero-shot IMAGE [IMAGE ...] --labels LABEL [LABEL ...] [--model MODEL] [...]"
     parser.add_argument(
         "images", nargs="*", metavar="IMAGE", help=f"{common.PICTURES_HELP}; all of them come before --labels"
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Rank and print, some pictures at a time. Returns 1 where one could not be read, 2 where none could."""
     if not options.images:
         raise ValueError("no picture was named; pictures come before --labels, which takes all words that follow it")
     if "-" in options.images and options.labels_file == "-":

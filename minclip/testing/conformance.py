@@ -106,9 +106,8 @@ class BackendConformance(Claims):
     def _outputs_agree(self, drawn: tuple[Case, dict[str, bool]]) -> None:
         """All fields of both towers' outputs: the same ones, of the same shapes, with the same numbers."""
         case, record = drawn
-        allowed = max(
-            self.tolerance, STEP_TOLERANCES[self.dtypes[0]]
-        )  # in half precision they are no better than steps
+        # in half precision they are no better than steps
+        allowed = max(self.tolerance, STEP_TOLERANCES[self.dtypes[0]])
         with blame(case, built := self.build(case.model)):
             expected = truth(case.model).run(case.inputs, **record)
             inputs = checked_inputs(case.model.config, case.inputs)
@@ -175,6 +174,8 @@ class BackendConformance(Claims):
 
     @needs("text")
     def test_more_padding_changes_nothing(self, family: str) -> None:
+        """Wherever the padding stands that is there already, and whatever ids it has."""
+
         def claim(case: Case) -> None:
             text, built = case.model.config.text_config, self.build(case.model)
             ids = case.inputs["input_ids"]
@@ -193,6 +194,8 @@ class BackendConformance(Claims):
 
     @needs("text")
     def test_ids_after_the_end_of_text_change_nothing(self, causal_family: str) -> None:
+        """A causal tower pools at the end token, and sees nothing behind it."""
+
         def claim(case: Case) -> None:
             text, built = case.model.config.text_config, self.build(case.model)
             ids = case.inputs["input_ids"]
@@ -307,6 +310,7 @@ class BackendConformance(Claims):
 
     @needs("vision")
     def test_pictures_become_the_pixel_values_of_the_reference(self) -> None:
+        """Of backends that prepare pixels: resized by them or handed over resized, the same numbers."""
         towers = self.build(TINY).towers
         if not isinstance(towers, PreparesPixels):  # the image processor does it for this backend
             return

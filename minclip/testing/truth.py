@@ -41,10 +41,8 @@ class Built:
             yield tower, getattr(self.towers, tower), inputs
 
     def _as_numpy(self, output: TowerOutput) -> dict[str, Any]:
-        def convert(value: Any) -> Any:
-            return tuple(map(convert, value)) if isinstance(value, tuple) else self.towers.to_numpy(value)
-
-        return {name: convert(value) for name, value in vars(output).items() if value is not None}
+        found = output.converted(self.towers.to_numpy)
+        return {name: value for name, value in vars(found).items() if value is not None}
 
 
 def part(tower: str, given: Mapping[str, Any]) -> dict[str, Any]:

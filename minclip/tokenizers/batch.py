@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minclip.errors import TokenizerError
-from minclip.files import replacing_together
+from minclip.files import write_together
 from minclip.tokenizers.segmentation import Span
 
 Padding = Literal["longest", "max_length"] | bool
@@ -189,13 +189,10 @@ class Tokenizer(ABC):
 
         Raises TokenizerError, before anything is written, as `files` and `check_folder` do.
         """
-        folder, contents = Path(folder), self.files()
+        contents = self.files()
         self.check_folder(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with replacing_together() as begin:
-                for name, data in contents.items():
-                    begin(folder / name).write(data)
+            write_together(folder, contents)
         except OSError as error:
             raise TokenizerError(f"cannot write the tokenizer to {folder}: {error.strerror or error}") from None
 

@@ -42,6 +42,7 @@ def test_an_interrupted_start_says_nothing(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
     assert minclip.__main__.main() == 130
     assert capsys.readouterr() == ("", "")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_every_command_uses_the_default_model_where_none_is_named(

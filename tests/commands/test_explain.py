@@ -79,8 +79,8 @@ def test_a_truncated_label_is_explained_and_reported(tmp_path: Path, capsys: pyt
     ("arguments", "message"),
     [
         (["nowhere.png", "--labels", "dog"], "nowhere.png"),
-        ([str(DOG), "--labels", "dog", "dog"], "'dog' was given twice"),
-        ([str(DOG), "--labels", " "], "is empty"),
+        ([str(DOG), "--labels", "dog", "dog"], "holds 'dog' twice"),
+        ([str(DOG), "--labels", " "], "says nothing"),
         ([str(DOG), "--labels", "dog", "--method", "rollout", "--against", "cat"], "does not look at the text"),
         ([str(DOG), "--labels", "dog", "--font", str(DOG)], "name a TrueType or OpenType file"),
     ],

@@ -170,9 +170,9 @@ def test_a_lone_label_is_answered_with_a_hint(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--labels", "a", " "), "label ' ' is empty"),
-        (("--labels", "a", ""), "label '' is empty"),
-        (("--labels", "a", "b", "--labels", "a"), "label 'a' was given twice"),
+        (("--labels", "a", " "), "holds ' ', which says nothing"),
+        (("--labels", "a", ""), "holds '', which says nothing"),
+        (("--labels", "a", "b", "--labels", "a"), "holds 'a' twice"),
         ((), "no label was given"),
         (("--labels-file", "EMPTY"), "no label was given"),
         (("--labels-file", "nowhere.txt"), "nowhere.txt cannot be read: No such file"),
