@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 import stat
 import time
@@ -100,6 +101,11 @@ def replacing_together() -> Iterator[Callable[[Path], BinaryIO]]:
     finally:
         for replacement in begun:
             replacement.discard()
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is one that writing was killed under, between the file's completion and its place."""
+    return re.fullmatch(r"\.[0-9a-f]{16}\.tmp", name) is not None
 
 
 def write_together(folder: str | Path, files: Mapping[str, bytes]) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from minclip.errors import SearchError
-from minclip.files import one_line, replacing
+from minclip.files import is_temporary, one_line, replacing
 
 PICTURES, VECTORS, LOCK = "pictures.sqlite", "vectors.f32", "writer.lock"
 IDENTITY, LAYOUT = 0x6D636C70, 1  # "mclp" in the SQLite header, and the version of the layout above
@@ -205,7 +205,9 @@ class Store:
 @contextmanager
 def one_writer(folder: Path) -> Iterator[None]:
     """Within, this process alone writes the index in `folder`, which is made. Raises SearchError where another does."""
-    others = [] if not folder.is_dir() else [name for name in os.listdir(folder) if name not in (PICTURES, LOCK)]
+    left = {LOCK, journal(LOCK)}  # by a beginning that was killed, beside files not yet in their places
+    others = [name for name in os.listdir(folder) if name not in left] if folder.is_dir() else []
+    others = [name for name in others if not is_temporary(name)]
     if others and not (folder / PICTURES).is_file():
         raise SearchError(f"{folder} is a folder of something else, with {others[0]} in it; name one for the index")
     if folder.exists() and not folder.is_dir():
@@ -221,11 +223,16 @@ def one_writer(folder: Path) -> Iterator[None]:
         yield
 
 
+def journal(name: str) -> str:
+    """Where SQLite notes how to take back what was begun in the file called `name`."""
+    return f"{name}-journal"
+
+
 def discard(folder: Path) -> None:
     """Remove an index, and its folder where nothing else lies in it."""
     with suppress(OSError):
         for name in (PICTURES, VECTORS, LOCK):
-            for path in (folder / name, folder / f"{name}-journal"):
+            for path in (folder / name, folder / journal(name)):
                 path.unlink(missing_ok=True)
         folder.rmdir()
 
