@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from minclip import fast
 from minclip.config import Config
 from minclip.contrastive import unit
 from minclip.errors import BackendError
@@ -25,6 +26,7 @@ from minclip.images import ImageProcessor
 from minclip.inputs import ImageInputs, TextInputs
 from minclip.layers import Note, silent
 from minclip.outputs import TowerOutput
+from minclip.threads import Team
 from minclip.towers import head, vision_tower
 from minclip.weights import Weights
 
@@ -98,6 +100,19 @@ class PreparesPixels(Protocol):
         resized: whether they are resized and cropped already, so that only normalizing is left. Where they are not,
         the backend does so itself, with the very bytes of `minclip.images`.
         """
+        ...
+
+
+@runtime_checkable
+class GivesEmbeds(Protocol):
+    """Towers that leave out, where only embeddings are wanted, the last layer's states of the tokens not pooled."""
+
+    def image_embeds(self, inputs: ImageInputs[Any]) -> BackendArray | None:
+        """The `embeds` that `vision` gives, within rounding; None where there is no projection."""
+        ...
+
+    def text_embeds(self, inputs: TextInputs[Any]) -> BackendArray | None:
+        """The `embeds` that `text` gives, within rounding; None where there is no projection."""
         ...
 
 
@@ -191,24 +206,35 @@ class NumpyBackend:
         return ["cpu"]
 
     def build(
-        self, config: Config, weights: Weights, *, device: str | None = None, dtype: str | None = None, **options: Any
+        self,
+        config: Config,
+        weights: Weights,
+        *,
+        device: str | None = None,
+        dtype: str | None = None,
+        threads: int | None = None,
+        **options: Any,
     ) -> NumpyTowers:
-        """See `Backend.build`."""
+        """See `Backend.build`. threads: how many work on a run; None is `minclip.threads.default_threads()`."""
         if device not in (None, "cpu"):
             raise BackendError(f"backend 'numpy' has no device {device!r}; it has cpu")
         if dtype not in (None, "float32", "float64"):
             raise BackendError(f"backend 'numpy' does not compute in {dtype!r}; it does in float32 and float64")
         if options:
-            raise BackendError(f"backend 'numpy' takes no option {', '.join(options)}; it has none")
-        return NumpyTowers(config, weights if dtype is None else weights.astype(dtype).widened())
+            raise BackendError(f"backend 'numpy' takes no option {', '.join(options)}; it takes threads")
+        return NumpyTowers(config, weights if dtype is None else weights.astype(dtype).widened(), Team(threads))
 
 
 class NumpyTowers:
-    """`minclip.towers` behind the protocol."""
+    """`minclip.towers` behind the protocol.
 
-    def __init__(self, config: Config, weights: Weights) -> None:
+    team: threads that work on a run where nobody looks at its steps (`minclip.fast`); None runs the definition itself.
+    """
+
+    def __init__(self, config: Config, weights: Weights, team: Team | None = None) -> None:
         self.config = config
         self.weights = weights
+        self.team = team
 
     def vision(
         self,
@@ -223,7 +249,10 @@ class NumpyTowers:
         assert config is not None
         record = Record(output_hidden_states, output_attentions, note)
         pixels = replace(inputs, pixel_values=np.asarray(inputs.pixel_values, w.dtype))
-        state, pooled = vision_tower(pixels, w, config, note=record.note)
+        if self.team is not None and record.note is silent:
+            state, pooled = fast.vision(pixels, w, config, self.team)
+        else:
+            state, pooled = vision_tower(pixels, w, config, note=record.note)
         embeds = head("visual_projection", pooled, w)
         logits = None
         if self.config.is_classifier:
@@ -243,14 +272,38 @@ class NumpyTowers:
         """See `Towers.text`."""
         family, w = self.config.family, self.weights
         record = Record(output_hidden_states, output_attentions, note)
-        for name in ("inputs_embeds", "head_mask"):
-            if (given := getattr(inputs, name)) is not None:
-                inputs = replace(inputs, **{name: np.asarray(given, w.dtype)})
-        state, pooled = family.text_tower(inputs, w, self.config.text_config, pool=family.pool, note=record.note)
+        inputs = self._typed(inputs)
+        if self.team is not None and record.note is silent:
+            state, pooled = fast.text(inputs, w, self.config, self.team)
+        else:
+            state, pooled = family.text_tower(inputs, w, self.config.text_config, pool=family.pool, note=record.note)
         embeds = head("text_projection", pooled, w)
         if embeds is not None:
             record.note("projection", embeds)
         return TowerOutput(state, pooled, embeds, None, record.hidden_states, record.attentions)
+
+    def image_embeds(self, inputs: ImageInputs[np.ndarray]) -> np.ndarray | None:
+        """See `GivesEmbeds.image_embeds`."""
+        config = self.config.vision_config
+        assert config is not None
+        if self.team is None:
+            return self.vision(inputs).embeds
+        pixels = replace(inputs, pixel_values=np.asarray(inputs.pixel_values, self.weights.dtype))
+        _, pooled = fast.vision(pixels, self.weights, config, self.team, pooled_only=True)
+        return head("visual_projection", pooled, self.weights)
+
+    def text_embeds(self, inputs: TextInputs[np.ndarray]) -> np.ndarray | None:
+        """See `GivesEmbeds.text_embeds`."""
+        if self.team is None:
+            return self.text(inputs).embeds
+        _, pooled = fast.text(self._typed(inputs), self.weights, self.config, self.team, pooled_only=True)
+        return head("text_projection", pooled, self.weights)
+
+    def _typed(self, inputs: TextInputs[np.ndarray]) -> TextInputs[np.ndarray]:
+        """The same with floats of the type that is computed in."""
+        given = {name: getattr(inputs, name) for name in ("inputs_embeds", "head_mask")}
+        typed = {name: np.asarray(value, self.weights.dtype) for name, value in given.items() if value is not None}
+        return replace(inputs, **typed)
 
     def unit(self, embeds: np.ndarray) -> np.ndarray:
         """See `Towers.unit`."""

@@ -7,7 +7,7 @@ libraries' tensors alike. What fits nothing is a ValueError that names the input
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -37,6 +37,15 @@ class TextInputs(Generic[Array]):
     head_mask: Array | None = None
     ends: Array | None = None
 
+    def rows(self, some: slice) -> TextInputs[Array]:
+        """The same of some of the texts."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        shape = self.input_ids.shape  # type: ignore[attr-defined]
+        if given["position_ids"] is not None and given["position_ids"].shape != shape:
+            del given["position_ids"]  # one row for all texts
+        del given["head_mask"]
+        return replace(self, **{name: value[some] for name, value in given.items() if value is not None})
+
 
 @dataclass(frozen=True, eq=False)
 class ImageInputs(Generic[Array]):
@@ -47,6 +56,10 @@ class ImageInputs(Generic[Array]):
 
     pixel_values: Array
     interpolate_pos_encoding: bool = False
+
+    def rows(self, some: slice) -> ImageInputs[Array]:
+        """The same of some of the images."""
+        return replace(self, pixel_values=self.pixel_values[some])  # type: ignore[index]
 
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "position_ids", "token_type_ids", "inputs_embeds", "head_mask")

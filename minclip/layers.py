@@ -196,18 +196,21 @@ def multi_head_attention(
     heads: int,
     mask: np.ndarray | None,
     *,
+    to: np.ndarray | None = None,
     relative: str | None = None,
     head_mask: np.ndarray | None = None,
     note: Note = silent,
 ) -> np.ndarray:
     """Attention of x to itself in `heads` subspaces (Vaswani et al. 2017, section 3.2.2). x (b, t, d), result likewise.
 
-    names: what the checkpoint calls the query, key, value and output projections. relative: see `relative_positions`.
+    names: what the checkpoint calls the query, key, value and output projections. to: what x attends to instead of
+    itself, (b, s, d). relative: see `relative_positions`.
     """
     query, key, value, output = names
+    to = x if to is None else to
     q = split_heads(linear(x, w[f"{query}.weight"], w[f"{query}.bias"]), heads)  # (b, h, t, k)
-    k = split_heads(linear(x, w[f"{key}.weight"], w[f"{key}.bias"]), heads)
-    v = split_heads(linear(x, w[f"{value}.weight"], w[f"{value}.bias"]), heads)
+    k = split_heads(linear(to, w[f"{key}.weight"], w[f"{key}.bias"]), heads)
+    v = split_heads(linear(to, w[f"{value}.weight"], w[f"{value}.bias"]), heads)
     note("q", q)
     note("k", k)
     note("v", v)

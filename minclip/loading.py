@@ -17,6 +17,7 @@ from minclip.model import Model, Source
 from minclip.notice import announce_bundled
 from minclip.processor import Processor
 from minclip.ranking import Ranking
+from minclip.threads import checked_threads
 
 
 def load(
@@ -25,6 +26,7 @@ def load(
     backend: str = "numpy",
     device: str | None = None,
     dtype: str | None = None,
+    threads: int | None = None,
     labels: Sequence[str] | None = None,
     mmap: bool = True,
     **options: object,
@@ -34,9 +36,11 @@ def load(
     source: a checkpoint folder, a hub id "org/name" (only then is the network used; needs `minclip[hub]`), or a
     bundled name; None is the bundled "mini-metaclip-2". backend, device, dtype: see `minclip.backends()`; None is the
     backend's default. NumPy computes in "float32" or "float64", and with None leaves half-precision weights at half
-    the memory. labels: put a new image-classification head with random weights on the vision tower, a class each, to
-    be trained (Transformers has no such class for AltCLIP). mmap: False reads the weights into memory, so that whatever
-    happens to the file later changes nothing; a mapped file must be replaced, not written into, while a model uses it.
+    the memory. threads: how many work on a run of NumPy's towers (torch: of all models in the process); None is one for
+    each core that is ours. labels: put a new image-classification head with random weights on the vision tower, a class
+    each, to be trained (Transformers has no such class for AltCLIP). mmap: False reads the weights into memory, so that
+    whatever happens to the file later changes nothing; a mapped file must be replaced, not written into, while a model
+    uses it.
     options: the backend's own.
     Raises CheckpointError, ConfigError, TokenizerError or BackendError, one line each; never a partial model.
 
@@ -44,6 +48,8 @@ def load(
     stderr, through the logger "minclip": `logging.getLogger("minclip").setLevel("ERROR")` silences it.
     """
     factory = get_backend(backend)
+    if threads is not None:
+        options["threads"] = checked_threads(threads)
     path = checkpoints.locate(source)
     config, weights = checkpoints.read(path, mmap=mmap)
     processor = Processor.from_checkpoint(path, config)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from minclip import checkpoints, classification
 from minclip.arguments import EncodeImageOptions, ModelInputs, ZeroShotOptions
-from minclip.backend import BackendArray, Towers, get_backend
+from minclip.backend import BackendArray, GivesEmbeds, Towers, get_backend
 from minclip.config import Config
 from minclip.contrastive import contrastive_loss, logits_per_image, probabilities, unit
 from minclip.encoding import check_batch_size, gathered, pixel_batches
@@ -122,7 +122,7 @@ class Model:
         """
         if not self.config.is_classifier:
             raise CheckpointError(f"{self.source} has no image-classification head; use zero_shot with labels of yours")
-        parts = self._encode_images(images, lambda out: out.logits, batch_size=batch_size)
+        parts = self._encode_images(images, lambda given: self.towers.vision(given).logits, batch_size=batch_size)
         logits = self._finite("logits", self.towers.to_numpy(self.towers.join(parts)))
         rows = classification.scores(logits, self.config.problem_type)  # a sigmoid makes 0 or 1 of an infinity
         labels = [self.config.id2label.get(i, f"LABEL_{i}") for i in range(rows.shape[1])]
@@ -208,7 +208,7 @@ class Model:
             inputs = self.processor(text=part)
             if self.config.family.causal:
                 del inputs["attention_mask"]  # the padding is on the right, where a causal tower never looks
-            return self.towers.unit(self._embeds(self._text(inputs), "text"))
+            return self.towers.unit(self._text_embeds(text_inputs(self.config, **inputs)))
 
         bar = Progress("texts", len(batch), show=progress)
         parts = gathered(map(embed, batched(batch, batch_size)), self.towers, bar)
@@ -267,7 +267,7 @@ class Model:
         text_given, image_given = text_inputs(self.config, **texts), image_inputs(self.config, **pixels)
         vision, text = self.towers.vision(image_given, **record), self.towers.text(text_given, **record)
         image_embeds, text_embeds = (
-            self.towers.to_numpy(self._unit_rows(kind, [self.towers.unit(self._embeds(output, kind))]))
+            self.towers.to_numpy(self._unit_rows(kind, [self.towers.unit(self._present(output.embeds, kind))]))
             for kind, output in (("image", vision), ("text", text))
         )
         logits = logits_per_image(image_embeds, text_embeds, self.logit_scale)
@@ -288,8 +288,12 @@ class Model:
 
         Where hidden states or attentions are asked for, the whole `TowerOutput`, whose `embeds` these are.
         """
-        output = self._vision(split_inputs(inputs)[1], output_hidden_states, output_attentions)
-        return self._features(output, "image", output_hidden_states or output_attentions)
+        given = split_inputs(inputs)[1]
+        if output_hidden_states or output_attentions:
+            return self._features(self._vision(given, output_hidden_states, output_attentions), "image")
+        self._ready("vision")
+        rows = self._image_embeds(image_inputs(self.config, **given))
+        return self._finite("image features", self.towers.to_numpy(rows))
 
     def get_text_features(
         self, *, output_hidden_states: bool = False, output_attentions: bool = False, **inputs: ArrayLike
@@ -298,8 +302,12 @@ class Model:
 
         Where hidden states or attentions are asked for, the whole `TowerOutput`, whose `embeds` these are.
         """
-        output = self._text(split_inputs(inputs)[0], output_hidden_states, output_attentions)
-        return self._features(output, "text", output_hidden_states or output_attentions)
+        given = split_inputs(inputs)[0]
+        if output_hidden_states or output_attentions:
+            return self._features(self._text(given, output_hidden_states, output_attentions), "text")
+        self._ready("text")
+        rows = self._text_embeds(text_inputs(self.config, **given))
+        return self._finite("text features", self.towers.to_numpy(rows))
 
     def vision_tower(
         self, *, output_hidden_states: bool = False, output_attentions: bool = False, **inputs: ArrayLike
@@ -365,25 +373,35 @@ class Model:
                     "load a checkpoint of the whole model"
                 )
 
-    def _embeds(self, output: TowerOutput, kind: str) -> BackendArray:
-        if output.embeds is None:
+    def _image_embeds(self, inputs: ImageInputs[Any]) -> BackendArray:
+        if isinstance(self.towers, GivesEmbeds):
+            return self._present(self.towers.image_embeds(inputs), "image")
+        return self._present(self.towers.vision(inputs).embeds, "image")
+
+    def _text_embeds(self, inputs: TextInputs[np.ndarray]) -> BackendArray:
+        if isinstance(self.towers, GivesEmbeds):
+            return self._present(self.towers.text_embeds(inputs), "text")
+        return self._present(self.towers.text(inputs).embeds, "text")
+
+    def _present(self, embeds: BackendArray | None, kind: str) -> BackendArray:
+        if embeds is None:
             raise CheckpointError(
                 f"{self.source} has no {kind} projection, so there are no {kind} embeddings; "
                 "its tower's own output is there with model.vision_tower(...) or model.text_tower(...)"
             )
-        return output.embeds
+        return embeds
 
-    def _features(self, output: TowerOutput, kind: str, whole: bool) -> np.ndarray | TowerOutput:
-        rows = self._finite(f"{kind} features", self.towers.to_numpy(self._embeds(output, kind)))
-        return output.converted(self.towers.to_numpy) if whole else rows
+    def _features(self, output: TowerOutput, kind: str) -> TowerOutput:
+        self._finite(f"{kind} features", self.towers.to_numpy(self._present(output.embeds, kind)))
+        return output.converted(self.towers.to_numpy)
 
-    def _unit_image_embeds(self, output: TowerOutput) -> BackendArray:
-        return self.towers.unit(self._embeds(output, "image"))
+    def _unit_image_embeds(self, inputs: ImageInputs[Any]) -> BackendArray:
+        return self.towers.unit(self._image_embeds(inputs))
 
     def _encode_images(
         self,
         images: ImageSource | Sequence[ImageSource],
-        head: Callable[[TowerOutput], BackendArray],
+        run: Callable[[ImageInputs[Any]], BackendArray],
         *,
         batch_size: int,
         progress: bool = False,
@@ -407,7 +425,7 @@ class Model:
 
         def embed(values: BackendArray) -> BackendArray:
             self._check_processor(tuple(values.shape[2:]))
-            return head(self.towers.vision(ImageInputs(values)))
+            return run(ImageInputs(values))
 
         batches = pixel_batches(
             batch,

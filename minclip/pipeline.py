@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections import deque
@@ -11,14 +10,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TextIO, TypeVar
 
+from minclip.threads import available_cores
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def default_workers() -> int:
     """Threads that decode pictures: one a core that is ours, but not so many that they fight over memory."""
-    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(16, ours)
+    return min(16, available_cores())
 
 
 def ahead(function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, depth: int) -> Generator[Result]:

@@ -26,11 +26,20 @@ from minclip.layers import (
 )
 from minclip.weights import Weights
 
+Layers = Callable[..., np.ndarray]
+"""What runs all layers of a tower: `pre_norm_layers` or `post_norm_layers` below, or what computes the same by other
+means (`minclip.fast`)."""
+
 # --- vision --------------------------------------------------------------------------------------------------------
 
 
 def vision_tower(
-    inputs: ImageInputs[np.ndarray], w: Weights, config: VisionConfig, *, note: Note = silent
+    inputs: ImageInputs[np.ndarray],
+    w: Weights,
+    config: VisionConfig,
+    *,
+    layers: Layers | None = None,
+    note: Note = silent,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The vision transformer (Dosovitskiy et al. 2021) with CLIP's extra norm before the first layer.
 
@@ -47,7 +56,7 @@ def vision_tower(
     x = x + positions
     note("embeddings", x)
     x = layer_norm(x, w["pre_layrnorm.weight"], w["pre_layrnorm.bias"], config.layer_norm_eps)
-    x = pre_norm_layers(x, w, config, mask=None, head_mask=None, note=note)
+    x = (layers or pre_norm_layers)(x, w, config, mask=None, head_mask=None, note=note)
     pooled = layer_norm(x[:, 0], w["post_layernorm.weight"], w["post_layernorm.bias"], config.layer_norm_eps)
     note("pooled", pooled)
     return x, pooled
@@ -139,7 +148,13 @@ def end_of_text(input_ids: np.ndarray, config: TextConfig) -> np.ndarray:
 
 
 def causal_text_tower(
-    inputs: TextInputs[np.ndarray], w: Weights, config: TextConfig, *, pool: Pool, note: Note = silent
+    inputs: TextInputs[np.ndarray],
+    w: Weights,
+    config: TextConfig,
+    *,
+    pool: Pool,
+    layers: Layers | None = None,
+    note: Note = silent,
 ) -> tuple[np.ndarray, np.ndarray]:
     """CLIP's and MetaCLIP 2's text tower: each token sees itself and those before it.
 
@@ -156,7 +171,7 @@ def causal_text_tower(
     mask = causal_mask(t)  # (t, t)
     if inputs.attention_mask is not None:
         mask = mask & padding_mask(inputs.attention_mask)  # (b, 1, t, t)
-    x = pre_norm_layers(x, w, config, mask=mask, head_mask=inputs.head_mask, note=note)
+    x = (layers or pre_norm_layers)(x, w, config, mask=mask, head_mask=inputs.head_mask, note=note)
     x = layer_norm(x, w["final_layer_norm.weight"], w["final_layer_norm.bias"], config.layer_norm_eps)
     pooled = pool(x, inputs)
     note("pooled", pooled)
@@ -164,7 +179,13 @@ def causal_text_tower(
 
 
 def roberta_text_tower(
-    inputs: TextInputs[np.ndarray], w: Weights, config: RobertaConfig, *, pool: Pool, note: Note = silent
+    inputs: TextInputs[np.ndarray],
+    w: Weights,
+    config: RobertaConfig,
+    *,
+    pool: Pool,
+    layers: Layers | None = None,
+    note: Note = silent,
 ) -> tuple[np.ndarray, np.ndarray]:
     """AltCLIP's text tower (Chen et al. 2022): XLM-R, every token sees every other, then a step into CLIP's text space.
 
@@ -175,20 +196,13 @@ def roberta_text_tower(
     tokens = e.rows("word_embeddings.weight", ids) if inputs.inputs_embeds is None else inputs.inputs_embeds
     types = np.zeros_like(ids) if inputs.token_type_ids is None else inputs.token_type_ids
     x = tokens + e.rows("token_type_embeddings.weight", types)  # (b, t, d)
-    relative = None if config.position_embedding_type == "absolute" else config.position_embedding_type
-    if relative is None:
+    if config.position_embedding_type == "absolute":
         positions = roberta_positions(ids, config.pad_token_id) if inputs.position_ids is None else inputs.position_ids
         x = x + e.rows("position_embeddings.weight", positions)
     x = layer_norm(x, e["LayerNorm.weight"], e["LayerNorm.bias"], eps)
     note("embeddings", x)
     mask = None if inputs.attention_mask is None else padding_mask(inputs.attention_mask)
-    heads, activation = config.num_attention_heads, config.hidden_act
-    note("layers.input", x)
-    for i in range(config.num_hidden_layers):
-        layer, note_layer = w.at(f"roberta.encoder.layer.{i}"), under(note, f"layers.{i}")
-        factors = None if inputs.head_mask is None else inputs.head_mask[i]
-        x = post_norm_block(x, layer, heads, activation, eps, mask, relative, factors, note_layer)
-        note_layer("output", x)
+    x = (layers or post_norm_layers)(x, w, config, mask=mask, head_mask=inputs.head_mask, note=note)
     x = layer_norm(x, w["pre_LN.weight"], w["pre_LN.bias"], eps)
     note("pre_LN", x)
     x = linear(x, w["transformation.weight"], w["transformation.bias"])  # (b, t, project_dim)
@@ -222,6 +236,27 @@ def pre_norm_layers(
         layer, note_layer = w.at(f"encoder.layers.{i}"), under(note, f"layers.{i}")
         factors = None if head_mask is None else head_mask[i]
         x = pre_norm_block(x, layer, heads, activation, eps, mask, factors, note_layer)
+        note_layer("output", x)
+    return x
+
+
+def post_norm_layers(
+    x: np.ndarray,
+    w: Weights,
+    config: RobertaConfig,
+    *,
+    mask: np.ndarray | None,
+    head_mask: np.ndarray | None,
+    note: Note,
+) -> np.ndarray:
+    """All layers of RoBERTa. x (b, t, d), result likewise."""
+    heads, activation, eps = config.num_attention_heads, config.hidden_act, config.layer_norm_eps
+    relative = None if config.position_embedding_type == "absolute" else config.position_embedding_type
+    note("layers.input", x)
+    for i in range(config.num_hidden_layers):
+        layer, note_layer = w.at(f"roberta.encoder.layer.{i}"), under(note, f"layers.{i}")
+        factors = None if head_mask is None else head_mask[i]
+        x = post_norm_block(x, layer, heads, activation, eps, mask, relative, factors, note_layer)
         note_layer("output", x)
     return x
 

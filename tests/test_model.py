@@ -138,15 +138,15 @@ def test_batches_done_before_memory_ran_out_are_kept(
     model = minclip.load(miniature)
     expected = model.encode_image(pictures[:4])
     calls = iter([None, None, minclip.BackendError("cuda:0 ran out of memory with 2 images; try batch_size=1")])
-    vision = NumpyTowers.vision
+    vision = NumpyTowers.image_embeds
 
-    def failing(self: NumpyTowers, *inputs: Any, **options: Any) -> Any:
+    def failing(self: NumpyTowers, inputs: Any) -> Any:
         error = next(calls)
         if error:
             raise error
-        return vision(self, *inputs, **options)
+        return vision(self, inputs)
 
-    monkeypatch.setattr(NumpyTowers, "vision", failing)
+    monkeypatch.setattr(NumpyTowers, "image_embeds", failing)
     with pytest.raises(minclip.BackendError, match="batch_size=1") as caught:
         model.encode_image(pictures, batch_size=2)
     assert caught.value.finished is not None

@@ -31,11 +31,12 @@ PICTURES_HELP = "picture file, folder to search for pictures, http(s) URL, or - 
 
 
 def model_options(parser: argparse.ArgumentParser) -> None:
-    """--model, --backend, --device and --dtype: what `load_model` takes."""
+    """--model, --backend, --device, --dtype and --threads: what `load_model` takes."""
     parser.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("--backend", default="numpy", help="what computes (default: numpy; see minclip backends)")
     parser.add_argument("--device", help="where, such as cuda (default: the backend's first)")
     parser.add_argument("--dtype", help="in which numbers, such as float32 or bfloat16 (default: the backend's)")
+    parser.add_argument("--threads", type=int, metavar="N", help="how many compute (default: one for each core)")
 
 
 def model_argument(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +46,9 @@ def model_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def load_model(options: argparse.Namespace) -> Model:
-    """The model that --model, --backend, --device and --dtype name."""
-    return load(options.model, backend=options.backend, device=options.device, dtype=options.dtype)
+    """The model that --model, --backend, --device and --dtype name, with --threads."""
+    named = {name: getattr(options, name) for name in ("backend", "device", "dtype", "threads")}
+    return load(options.model, **named)
 
 
 # --- pictures and what is left out ---------------------------------------------------------------------------------

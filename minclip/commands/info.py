@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from minclip import checkpoints
+from minclip import checkpoints, threads
 from minclip.commands import common, printing
 from minclip.config import Config
 from minclip.errors import CheckpointError
@@ -61,6 +61,11 @@ def describe(path: Path, config: Config, weights: Weights) -> dict[str, Any]:
     folder = path if path.is_dir() else path.parent
     small = {file for pattern in checkpoints.SMALL_FILES for file in folder.glob(pattern)}
     files = [*checkpoints.weight_files(path), *sorted(small)]
+    facts["machine"] = {
+        "cores": threads.available_cores(),
+        "threads": threads.default_threads(),
+        "linear_algebra": threads.linear_algebra(),
+    }
     facts["files"] = {file.name: file.stat().st_size for file in files}
     return facts
 
@@ -85,6 +90,9 @@ def show(facts: dict[str, Any]) -> None:
     print(f"  parameters  {total:,}, stored as {types}; {4 * total / 2**20:,.1f} MiB in float32")
     if "finite" in facts:
         print("  weights     all of them are finite")
+    machine = facts["machine"]
+    cores = f"{machine['cores']} core{'s' if machine['cores'] != 1 else ''}"
+    print(f"  machine     {cores}, {machine['threads']} used by NumPy's towers; {machine['linear_algebra']}")
     for name, size in facts["files"].items():
         kib = size / 2**10
         print(f"  file        {name}, {f'{kib:,.1f} KiB' if kib < 2**10 else f'{kib / 2**10:,.1f} MiB'}")

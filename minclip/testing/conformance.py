@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from minclip.backend import PreparesPixels
 from minclip.config import Config
-from minclip.contrastive import logits_per_image, probabilities
+from minclip.contrastive import logits_per_image, probabilities, unit
 from minclip.errors import BackendError
 from minclip.images import ImageProcessor
 from minclip.inputs import checked_inputs
@@ -230,6 +230,17 @@ class BackendConformance(Claims):
         def claim(case: Case) -> None:
             for tower, embeds in self.build(case.model, dtype).embed(case.inputs).items():
                 close(tower, np.linalg.norm(embeds.astype(np.float64), axis=1), np.ones(len(embeds)), 1e-5)
+
+        self.for_all(self.cases(configs(self.families, WIDTHS[dtype])), claim)
+
+    def test_embeddings_alone_are_those_of_the_whole_output(self, dtype: str) -> None:
+        """Of backends whose towers give them by themselves (`minclip.backend.GivesEmbeds`)."""
+
+        def claim(case: Case) -> None:
+            built = self.build(case.model, dtype)
+            whole = built.run(case.inputs)
+            for tower, embeds in built.embed(case.inputs).items():
+                close(tower, embeds, unit(whole[tower]["embeds"].astype(np.float64)), TOLERANCES[dtype])
 
         self.for_all(self.cases(configs(self.families, WIDTHS[dtype])), claim)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minclip.backend import NumpyBackend, Towers
+from minclip.backend import GivesEmbeds, NumpyTowers, Towers
 from minclip.config import Config
 from minclip.inputs import checked_inputs, split_inputs
 from minclip.outputs import TowerOutput
@@ -33,7 +33,14 @@ class Built:
 
     def embed(self, given: dict[str, Any]) -> dict[str, np.ndarray]:
         """Unit vectors, as `Model` makes them."""
-        outputs = {tower: run(inputs).embeds for tower, run, inputs in self._runs(given)}
+        if isinstance(self.towers, GivesEmbeds):
+            direct: dict[str, Callable[..., Any]] = {
+                "vision": self.towers.image_embeds,
+                "text": self.towers.text_embeds,
+            }
+            outputs = {tower: direct[tower](inputs) for tower, _, inputs in self._runs(given)}
+        else:
+            outputs = {tower: run(inputs).embeds for tower, run, inputs in self._runs(given)}
         return {tower: self.towers.to_numpy(self.towers.unit(embeds)) for tower, embeds in outputs.items()}
 
     def _runs(self, given: dict[str, Any]) -> Iterator[tuple[str, Callable[..., TowerOutput], Any]]:
@@ -52,7 +59,7 @@ def part(tower: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def truth(model: RandomModel) -> Built:
     """The model on the reference, in float64."""
-    return Built(model.config, NumpyBackend().build(model.config, model.weights, dtype="float64"))
+    return Built(model.config, NumpyTowers(model.config, model.weights.astype("float64").widened()))
 
 
 def close(what: str, found: np.ndarray, expected: np.ndarray, tolerance: float, seen: Any = None) -> None:

@@ -97,7 +97,7 @@ def test_a_full_disk_leaves_the_old_output_and_nothing_else(
 def test_embed_keeps_what_was_done_before_the_memory_ran_out(
     miniature: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vision = NumpyTowers.vision
+    vision = NumpyTowers.image_embeds
     calls = []
 
     def second_fails(self: NumpyTowers, *given: object, **named: object) -> object:
@@ -106,7 +106,7 @@ def test_embed_keeps_what_was_done_before_the_memory_ran_out(
             raise minclip.BackendError("out of memory")
         return vision(self, *given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(NumpyTowers, "vision", second_fails)
+    monkeypatch.setattr(NumpyTowers, "image_embeds", second_fails)
     out = tmp_path / "out.npz"
     command = "embed", pictures, "--batch-size", 1, "-o", out, "--model", miniature
     _, err = run(*command, code=2, capsys=capsys)
