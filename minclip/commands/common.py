@@ -47,7 +47,7 @@ def model_argument(parser: argparse.ArgumentParser) -> None:
 
 def load_model(options: argparse.Namespace) -> Model:
     """The model that --model, --backend, --device and --dtype name, with --threads."""
-    named = {name: getattr(options, name) for name in ("backend", "device", "dtype", "threads")}
+    named = {name: getattr(options, name, None) for name in ("backend", "device", "dtype", "threads")}
     return load(options.model, **named)
 
 
