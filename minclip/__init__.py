@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from minclip.errors import CheckpointError as CheckpointError
     from minclip.errors import ConfigError as ConfigError
     from minclip.errors import ImageError as ImageError
+    from minclip.errors import LabelSetError as LabelSetError
     from minclip.errors import MinclipError as MinclipError
     from minclip.errors import SearchError as SearchError
     from minclip.errors import TokenizerError as TokenizerError
     from minclip.explanations import Explanation as Explanation
     from minclip.explanations import explain as explain
+    from minclip.label_set import LabelSet as LabelSet
     from minclip.loading import load as load
     from minclip.loading import zero_shot as zero_shot
     from minclip.model import Model as Model
@@ -36,10 +38,12 @@ HOMES = {
     "backend": ("backends",),
     "config": ("Config", "MetaClip2TextConfig", "RobertaConfig", "TextConfig", "VisionConfig"),
     "errors": (
-        "BackendError", "CheckpointError", "ConfigError", "ImageError", "MinclipError", "SearchError", "TokenizerError",
+        "BackendError", "CheckpointError", "ConfigError", "ImageError", "LabelSetError", "MinclipError", "SearchError",
+        "TokenizerError",
     ),
     "explanations": ("Explanation", "explain"),
     "gradients": ("gradients",),
+    "label_set": ("LabelSet",),
     "loading": ("load", "zero_shot"),
     "model": ("Model",),
     "outputs": ("ClassifierOutput", "ModelOutput", "TowerOutput"),

@@ -34,12 +34,14 @@ GROUP = "minclip.backends"
 
 
 class BackendArray(Protocol):
-    """What is known of a backend's own arrays: rows, of some shape, that are multiplied and summed."""
+    """What is known of a backend's own arrays: rows, of some shape, that are multiplied, summed and put in order."""
 
     @property
     def shape(self) -> Any: ...
 
     def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: np.ndarray, /) -> Any: ...
 
     def __mul__(self, other: Any, /) -> Any: ...
 

@@ -1,4 +1,5 @@
-"""Encoding many: images opened and resized in threads ahead of the towers, handed over in batches, rows gathered."""
+"""Encoding many: images opened and resized in threads ahead of the towers, texts put in the order of their lengths,
+both handed over in batches; rows gathered and checked."""
 
 from __future__ import annotations
 
@@ -9,9 +10,15 @@ import numpy as np
 from PIL import Image
 
 from minclip.backend import BackendArray, PreparesPixels, Towers
-from minclip.errors import BackendError, ImageError
+from minclip.contrastive import unit
+from minclip.errors import BackendError, CheckpointError, ImageError
 from minclip.images import ImageProcessor, ImageSource, stack
-from minclip.pipeline import Progress, ahead, default_workers
+from minclip.pipeline import Progress, ahead, batched, default_workers
+from minclip.ranking import templated
+from minclip.tokenizers.batch import checked_text
+
+TEXTS_AT_ONCE = 4096  # of labels in templates, whose vectors are held
+ROUNDING = 1e-3  # of a unit vector's length; half precision computes it in float32
 
 
 def pixel_batches(
@@ -46,6 +53,57 @@ def pixel_batches(
             pending = []
 
 
+def checked_texts(texts: str | Sequence[str]) -> list[str]:
+    """The texts as a list. Raises ValueError for none, and for what is no text."""
+    if not isinstance(texts, Iterable):
+        raise ValueError(f"texts must be a str or a sequence of them, not {texts!r:.60}")
+    batch = [texts] if isinstance(texts, str) else list(texts)
+    if not batch:
+        raise ValueError("texts is empty; pass at least one text")
+    return [checked_text(text) for text in batch]
+
+
+def text_rows(
+    texts: Sequence[str],
+    embed: Callable[[Sequence[str]], BackendArray],
+    towers: Towers,
+    batch_size: int,
+    bar: Progress,
+) -> BackendArray:
+    """The rows (n, p) of texts, in their order. embed: gives those of a batch.
+
+    Equal texts are embedded once, and texts of like length together, so that a batch holds little padding; the longest
+    come first, which tells at once whether the memory is enough. UTF-8 is about as long as the tokens in any script.
+    """
+    different = sorted(dict.fromkeys(texts), key=lambda text: -len(text.encode(errors="surrogatepass")))
+    row = {text: i for i, text in enumerate(different)}
+    rows = np.array([row[text] for text in texts])
+    bar.advance(len(texts) - len(different))
+    try:
+        parts = gathered(map(embed, batched(different, batch_size)), towers, bar)
+    except BackendError as error:
+        if error.finished is not None:  # of these, the ones before the first text that is not done
+            before = int((rows >= len(error.finished)).argmax())
+            error.finished = error.finished[rows[:before]] if before else None
+        raise
+    return towers.join(parts)[rows]
+
+
+def label_rows(
+    labels: Sequence[str], templates: Sequence[str], encode: Callable[[Sequence[str]], np.ndarray]
+) -> np.ndarray:
+    """Unit vectors (n, p) of labels: of each the mean over the templates, renormalized.
+
+    encode: gives the unit vectors of texts. It is given some labels at a time, in all templates, so that the vectors of
+    a thousand labels in eighty templates are never held at once.
+    """
+    parts = []
+    for part in batched(labels, max(1, TEXTS_AT_ONCE // len(templates))):
+        embeds = encode(templated(templates, part)).reshape(len(templates), len(part), -1)
+        parts.append(embeds[0] if len(templates) == 1 else unit(embeds.mean(axis=0)))
+    return np.concatenate(parts)
+
+
 def gathered(parts: Iterable[BackendArray], towers: Towers, bar: Progress) -> list[BackendArray]:
     """The rows of every batch.
 
@@ -59,9 +117,35 @@ def gathered(parts: Iterable[BackendArray], towers: Towers, bar: Progress) -> li
     except BackendError as error:
         error.finished = towers.to_numpy(towers.join(done)) if done else None
         raise
-    finally:
-        bar.close()
     return done
+
+
+def unit_rows(source: str, kind: str, parts: Sequence[BackendArray], towers: Towers) -> BackendArray:
+    """The unit vectors (n, p) of all batches, or CheckpointError, which names the model, where one is not of length 1.
+
+    Only one number a row leaves the device for that.
+    """
+    squares = [(part * part).sum(-1) for part in parts]  # NaN where the row holds one
+    lengths = finite(source, f"{kind} embeddings", towers.to_numpy(towers.join(squares)))
+    if (wrong := np.abs(lengths - 1) > ROUNDING).any():
+        raise _no_answer(source, f"{kind} embeddings", int(wrong.argmax()), "are 0, or too large to be squared")
+    return towers.join(parts)
+
+
+def finite(source: str, what: str, rows: np.ndarray) -> np.ndarray:
+    """The rows (n, ...), or CheckpointError, which names the model, where one holds NaN or infinity."""
+    if not (fine := np.isfinite(rows)).all():
+        row = int(np.flatnonzero(~fine.all(axis=tuple(range(1, rows.ndim))))[0])
+        raise _no_answer(source, what, row, "hold NaN or infinity")
+    return rows
+
+
+def _no_answer(source: str, what: str, row: int, are: str) -> CheckpointError:
+    """No answer is better than a wrong one."""
+    return CheckpointError(
+        f"{source}: the {what} of row {row} {are}; either the weights do, which "
+        f"minclip info --check {source} tells, or half precision overflows, which dtype='float32' does not"
+    )
 
 
 def check_batch_size(batch_size: int) -> None:

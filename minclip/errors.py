@@ -37,5 +37,9 @@ class BackendError(MinclipError):
     finished: np.ndarray | None = None
 
 
+class LabelSetError(MinclipError, ValueError):
+    """A label set that cannot be read or written, or that another model made."""
+
+
 class SearchError(MinclipError, ValueError):
     """An index that cannot be opened, written or asked: damaged, of another model, in another process's hands."""

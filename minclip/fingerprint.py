@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minclip.model import Model
+if TYPE_CHECKING:  # a model's label sets hold its fingerprint
+    from minclip.model import Model
 
 BLOCKS, BLOCK = 16, 256  # of each tensor so many blocks of so many bytes are read
 
@@ -30,6 +33,11 @@ def fingerprint(model: Model) -> str:
         for block in _blocks(tensor):
             digest.update(block)
     return digest.hexdigest()
+
+
+def origin(model: Model) -> str:
+    """What loads the model again from anywhere: of a folder the absolute path, else the name it was loaded by."""
+    return os.path.abspath(model.source) if os.path.isdir(model.source) else model.source
 
 
 def _blocks(tensor: np.ndarray) -> Iterator[bytes]:

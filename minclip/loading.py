@@ -13,6 +13,7 @@ from minclip.backend import get_backend
 from minclip.checkpoints import sources
 from minclip.images import ImageSource
 from minclip.initialization import with_classifier
+from minclip.label_set import Labels
 from minclip.model import Model, Source
 from minclip.notice import announce_bundled
 from minclip.processor import Processor
@@ -70,7 +71,7 @@ def _load_once(source: str | Path | None, state: object, backend: str, device: s
 @overload
 def zero_shot(
     image: Source,
-    labels: Sequence[str],
+    labels: Labels,
     *,
     model: str | Path | Model | None = None,
     **options: Unpack[LoadAndRankOptions],
@@ -78,14 +79,14 @@ def zero_shot(
 @overload
 def zero_shot(
     image: list[Source] | tuple[Source, ...],
-    labels: Sequence[str],
+    labels: Labels,
     *,
     model: str | Path | Model | None = None,
     **options: Unpack[LoadAndRankOptions],
 ) -> list[Ranking]: ...
 def zero_shot(
     image: ImageSource | Sequence[ImageSource],
-    labels: Sequence[str],
+    labels: Labels,
     *,
     model: str | Path | Model | None = None,
     template: str | Sequence[str] | None = None,

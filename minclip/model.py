@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, Unpack, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,20 +14,30 @@ from minclip import checkpoints, classification
 from minclip.arguments import EncodeImageOptions, ModelInputs, ZeroShotOptions
 from minclip.backend import BackendArray, GivesEmbeds, Towers, get_backend
 from minclip.config import Config
-from minclip.contrastive import contrastive_loss, logits_per_image, probabilities, unit
-from minclip.encoding import check_batch_size, gathered, pixel_batches
+from minclip.contrastive import contrastive_loss, logits_per_image, probabilities
+from minclip.encoding import (
+    check_batch_size,
+    checked_texts,
+    finite,
+    gathered,
+    label_rows,
+    pixel_batches,
+    text_rows,
+    unit_rows,
+)
 from minclip.errors import CheckpointError, ConfigError, ImageError
+from minclip.fingerprint import fingerprint, origin
 from minclip.images import ImageSource, is_batch
 from minclip.initialization import initial_weights
 from minclip.inputs import ImageInputs, TextInputs, as_numpy, image_inputs, split_inputs, text_inputs
+from minclip.label_set import Labels, LabelSet
 from minclip.outputs import ClassifierOutput, ModelOutput, TowerOutput
-from minclip.pipeline import Progress, batched
+from minclip.pipeline import Progress
 from minclip.processor import Processor
-from minclip.ranking import Ranking, checked_labels, checked_templates, rank, templated
+from minclip.ranking import Ranking, checked_labels, checked_templates, rank
 from minclip.weights import Weights
 
 Source = TypeVar("Source", bound=ImageSource)
-ROUNDING = 1e-3  # of a unit vector's length; half precision computes it in float32
 
 
 class Model:
@@ -39,6 +49,8 @@ class Model:
         self.processor = processor
         self.towers = towers
         self.source = source
+        self._fingerprint: str | None = None
+        self._last_labels: tuple[object, np.ndarray] | None = None  # what they were, and their unit vectors
 
     @classmethod
     def from_config(
@@ -66,15 +78,15 @@ class Model:
     # --- answers ---------------------------------------------------------------------------------------------------
 
     @overload
-    def zero_shot(self, image: Source, labels: Sequence[str], **options: Unpack[ZeroShotOptions]) -> Ranking: ...
+    def zero_shot(self, image: Source, labels: Labels, **options: Unpack[ZeroShotOptions]) -> Ranking: ...
     @overload
     def zero_shot(
-        self, image: list[Source] | tuple[Source, ...], labels: Sequence[str], **options: Unpack[ZeroShotOptions]
+        self, image: list[Source] | tuple[Source, ...], labels: Labels, **options: Unpack[ZeroShotOptions]
     ) -> list[Ranking]: ...
     def zero_shot(
         self,
         image: ImageSource | Sequence[ImageSource],
-        labels: Sequence[str],
+        labels: Labels,
         *,
         template: str | Sequence[str] | None = None,
         top_k: int | None = None,
@@ -83,28 +95,57 @@ class Model:
         """Rank labels for an image, best first, by softmax over the scaled cosines (Radford et al. 2021, section 3.1).
 
         image: anything `minclip.images` opens gives a `Ranking`, a list of them a list of those. labels: used as they
-        stand, in any language the checkpoint knows. template: a string with one `{}` for the label, "a photo of a {}."
-        for class names with CLIP, or several, whose unit vectors are averaged. top_k: keep that many.
-        Raises ValueError for no labels, no image, or a template without `{}`; ImageError for an unreadable image.
+        stand, in any language the checkpoint knows; or a `LabelSet`, which has its templates. template: a string with
+        one `{}` for the label, "a photo of a {}." for class names with CLIP, or several, whose unit vectors are
+        averaged. top_k: keep that many. Labels are not encoded again where the call before had the same.
+        Raises ValueError for no labels, no image, or a template without `{}`; ImageError for an unreadable image;
+        LabelSetError for a set of another model.
         """
-        found = checked_labels(labels)
-        label_embeds = self.label_embeds(found, template)
+        found, label_embeds = self.encoded_labels(labels, template)
         image_embeds = self.encode_image(image, batch_size=batch_size)
         rankings = self.rank(image_embeds, found, label_embeds, top_k=top_k)
         return rankings if is_batch(image) else rankings[0]
 
-    def label_embeds(self, labels: Sequence[str], template: str | Sequence[str] | None = None) -> np.ndarray:
-        """Unit vectors of the labels (n, p): of each the mean over the templates, renormalized."""
+    def label_set(
+        self,
+        labels: Sequence[str],
+        template: str | Sequence[str] | None = None,
+        *,
+        batch_size: int = 256,
+        progress: bool = False,
+    ) -> LabelSet:
+        """The labels, encoded once, to be given wherever labels are taken, and saved. template: see `zero_shot`."""
         found, templates = checked_labels(labels), checked_templates(template)
-        embeds = self.encode_text(templated(templates, found)).reshape(len(templates), len(found), -1)
-        return embeds[0] if len(templates) == 1 else unit(embeds.mean(axis=0))
+        check_batch_size(batch_size)
+        embeds = self._label_rows(found, templates, batch_size, progress)
+        return LabelSet(found, templates, embeds, origin(self), self.fingerprint)
+
+    def label_embeds(self, labels: Labels, template: str | Sequence[str] | None = None) -> np.ndarray:
+        """Unit vectors of the labels (n, p), read-only: of each the mean over the templates, renormalized."""
+        return self.encoded_labels(labels, template)[1]
+
+    def encoded_labels(
+        self, labels: Labels, template: str | Sequence[str] | None = None
+    ) -> tuple[list[str], np.ndarray]:
+        """The labels and their `label_embeds`: a set's own, those of the call before, or made now."""
+        self._ready("text")
+        if isinstance(labels, LabelSet):
+            labels.check(self.fingerprint, template)
+            return labels.labels, labels.embeds
+        found, templates = checked_labels(labels), checked_templates(template)
+        key, last = (found, templates, self.towers, self.processor), self._last_labels
+        if last is None or last[0] != key:
+            last = key, self._label_rows(found, templates)
+            last[1].flags.writeable = False
+            self._last_labels = last if self.weights.read_only else None  # others may be trained between two calls
+        return found, last[1]
 
     def rank(
         self, image_embeds: np.ndarray, labels: Sequence[str], label_embeds: np.ndarray, *, top_k: int | None = None
     ) -> list[Ranking]:
         """A ranking of the labels for each image, from unit vectors (b, p) and (n, p): what zero_shot ends with."""
         scores = probabilities(logits_per_image(image_embeds, label_embeds, self.logit_scale))  # (b, n)
-        return [rank(labels, row, top_k) for row in self._finite("probabilities", scores)]
+        return [rank(labels, row, top_k) for row in finite(self.source, "probabilities", scores)]
 
     @overload
     def classify(self, images: Source, *, top_k: int | None = None, batch_size: int = 32) -> Ranking: ...
@@ -123,7 +164,7 @@ class Model:
         if not self.config.is_classifier:
             raise CheckpointError(f"{self.source} has no image-classification head; use zero_shot with labels of yours")
         parts = self._encode_images(images, lambda given: self.towers.vision(given).logits, batch_size=batch_size)
-        logits = self._finite("logits", self.towers.to_numpy(self.towers.join(parts)))
+        logits = finite(self.source, "logits", self.towers.to_numpy(self.towers.join(parts)))
         rows = classification.scores(logits, self.config.problem_type)  # a sigmoid makes 0 or 1 of an infinity
         labels = [self.config.id2label.get(i, f"LABEL_{i}") for i in range(rows.shape[1])]
         rankings = [rank(labels, row, top_k) for row in rows]
@@ -176,7 +217,7 @@ class Model:
         )
         if not parts:  # every image was left out
             return np.zeros((0, self.config.projection_dim), np.float32)
-        rows = self._unit_rows("image", parts)
+        rows = unit_rows(self.source, "image", parts, self.towers)
         return rows if native else self.towers.to_numpy(rows)
 
     @overload
@@ -195,24 +236,14 @@ class Model:
     def encode_text(
         self, texts: str | Sequence[str], *, batch_size: int = 256, progress: bool = False, native: bool = False
     ) -> np.ndarray | BackendArray:
-        """Embed texts: float32 (n, projection_dim), unit length. `native` as for `encode_image`."""
-        self._ready("text")
-        if not isinstance(texts, Iterable):
-            raise ValueError(f"texts must be a str or a sequence of them, not {texts!r:.60}")
-        batch = [texts] if isinstance(texts, str) else list(texts)
-        if not batch:
-            raise ValueError("texts is empty; pass at least one text")
+        """Embed texts: float32 (n, projection_dim), unit length. `native` as for `encode_image`.
+
+        Equal texts are computed once, and texts of like length together.
+        """
+        batch = checked_texts(texts)
         check_batch_size(batch_size)
-
-        def embed(part: Sequence[str]) -> BackendArray:
-            inputs = self.processor(text=part)
-            if self.config.family.causal:
-                del inputs["attention_mask"]  # the padding is on the right, where a causal tower never looks
-            return self.towers.unit(self._text_embeds(text_inputs(self.config, **inputs)))
-
-        bar = Progress("texts", len(batch), show=progress)
-        parts = gathered(map(embed, batched(batch, batch_size)), self.towers, bar)
-        rows = self._unit_rows("text", parts)
+        with closing(Progress("texts", len(batch), show=progress)) as bar:
+            rows = self._encode_texts(batch, batch_size, bar)
         return rows if native else self.towers.to_numpy(rows)
 
     # --- the towers, as they are -----------------------------------------------------------------------------------
@@ -267,7 +298,9 @@ class Model:
         text_given, image_given = text_inputs(self.config, **texts), image_inputs(self.config, **pixels)
         vision, text = self.towers.vision(image_given, **record), self.towers.text(text_given, **record)
         image_embeds, text_embeds = (
-            self.towers.to_numpy(self._unit_rows(kind, [self.towers.unit(self._present(output.embeds, kind))]))
+            self.towers.to_numpy(
+                unit_rows(self.source, kind, [self.towers.unit(self._present(output.embeds, kind))], self.towers)
+            )
             for kind, output in (("image", vision), ("text", text))
         )
         logits = logits_per_image(image_embeds, text_embeds, self.logit_scale)
@@ -293,7 +326,7 @@ class Model:
             return self._features(self._vision(given, output_hidden_states, output_attentions), "image")
         self._ready("vision")
         rows = self._image_embeds(image_inputs(self.config, **given))
-        return self._finite("image features", self.towers.to_numpy(rows))
+        return finite(self.source, "image features", self.towers.to_numpy(rows))
 
     def get_text_features(
         self, *, output_hidden_states: bool = False, output_attentions: bool = False, **inputs: ArrayLike
@@ -307,7 +340,7 @@ class Model:
             return self._features(self._text(given, output_hidden_states, output_attentions), "text")
         self._ready("text")
         rows = self._text_embeds(text_inputs(self.config, **given))
-        return self._finite("text features", self.towers.to_numpy(rows))
+        return finite(self.source, "text features", self.towers.to_numpy(rows))
 
     def vision_tower(
         self, *, output_hidden_states: bool = False, output_attentions: bool = False, **inputs: ArrayLike
@@ -322,6 +355,13 @@ class Model:
         """The text tower alone, projection or not. Takes what `__call__` takes of texts; NumPy arrays."""
         given = _only(split_inputs(dict(inputs)), 0)
         return self._text(given, output_hidden_states, output_attentions).converted(self.towers.to_numpy)
+
+    @property
+    def fingerprint(self) -> str:
+        """Which model this is, see `minclip.fingerprint`; found once where the weights cannot change."""
+        if self._fingerprint is None or not self.weights.read_only:
+            self._fingerprint = fingerprint(self)
+        return self._fingerprint
 
     @property
     def logit_scale(self) -> float:
@@ -356,8 +396,28 @@ class Model:
         inputs: TextInputs[np.ndarray] = text_inputs(self.config, **given)
         return self.towers.text(inputs, output_hidden_states=output_hidden_states, output_attentions=output_attentions)
 
+    def _encode_texts(self, texts: Sequence[str], batch_size: int, bar: Progress) -> BackendArray:
+        """The unit vectors (n, p) of texts, batch by batch."""
+        self._ready("text")
+
+        def embed(part: Sequence[str]) -> BackendArray:
+            inputs = self.processor(text=part)
+            if self.config.family.causal:
+                del inputs["attention_mask"]  # the padding is on the right, where a causal tower never looks
+            return self.towers.unit(self._text_embeds(text_inputs(self.config, **inputs)))
+
+        return unit_rows(self.source, "text", [text_rows(texts, embed, self.towers, batch_size, bar)], self.towers)
+
+    def _label_rows(
+        self, labels: list[str], templates: list[str], batch_size: int = 256, progress: bool = False
+    ) -> np.ndarray:
+        with closing(Progress("texts", len(templates) * len(labels), show=progress)) as bar:
+            return label_rows(
+                labels, templates, lambda texts: self.towers.to_numpy(self._encode_texts(texts, batch_size, bar))
+            )
+
     def _classified(self, output: TowerOutput, labels: ArrayLike | None) -> ClassifierOutput:
-        logits = self._finite("logits", output.logits)
+        logits = finite(self.source, "logits", output.logits)
         loss = None
         if labels is not None:
             loss = classification.loss(logits, as_numpy("labels", labels), self.config.problem_type)
@@ -392,7 +452,7 @@ class Model:
         return embeds
 
     def _features(self, output: TowerOutput, kind: str) -> TowerOutput:
-        self._finite(f"{kind} features", self.towers.to_numpy(self._present(output.embeds, kind)))
+        finite(self.source, f"{kind} features", self.towers.to_numpy(self._present(output.embeds, kind)))
         return output.converted(self.towers.to_numpy)
 
     def _unit_image_embeds(self, inputs: ImageInputs[Any]) -> BackendArray:
@@ -436,7 +496,7 @@ class Model:
             workers=workers,
             resize_on_device=resize_on_device,
         )
-        with closing(batches):
+        with closing(batches), closing(bar):
             return gathered(map(embed, batches), self.towers, bar)
 
     def _check_processor(self, made: tuple[int, ...]) -> None:
@@ -447,31 +507,6 @@ class Model:
                 f"{self.source}: preprocessor_config.json makes images of {made[0]}x{made[1]}, the vision tower takes "
                 f"{side}x{side}; correct its crop_size, or call the model itself with interpolate_pos_encoding=True"
             )
-
-    def _unit_rows(self, kind: str, parts: list[BackendArray]) -> BackendArray:
-        """The unit vectors (n, p) of all batches, or CheckpointError where one is not of length 1.
-
-        Only one number a row leaves the device for that.
-        """
-        squares = [(part * part).sum(-1) for part in parts]  # NaN where the row holds one
-        lengths = self._finite(f"{kind} embeddings", self.towers.to_numpy(self.towers.join(squares)))
-        if (wrong := np.abs(lengths - 1) > ROUNDING).any():
-            self._refuse(f"{kind} embeddings", int(wrong.argmax()), "are 0, or too large to be squared")
-        return self.towers.join(parts)
-
-    def _finite(self, what: str, rows: np.ndarray) -> np.ndarray:
-        """The rows (n, ...), or CheckpointError where one holds NaN or infinity."""
-        if not (finite := np.isfinite(rows)).all():
-            row = int(np.flatnonzero(~finite.all(axis=tuple(range(1, rows.ndim))))[0])
-            self._refuse(what, row, "hold NaN or infinity")
-        return rows
-
-    def _refuse(self, what: str, row: int, are: str) -> NoReturn:
-        """Raise CheckpointError: no answer is better than a wrong one."""
-        raise CheckpointError(
-            f"{self.source}: the {what} of row {row} {are}; either the weights do, which "
-            f"minclip info --check {self.source} tells, or half precision overflows, which dtype='float32' does not"
-        )
 
 
 def _only(split: tuple[dict[str, Any], dict[str, Any]], tower: int) -> dict[str, Any]:

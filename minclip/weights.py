@@ -112,6 +112,11 @@ class Weights(Mapping[str, np.ndarray]):
         for file in self.files:
             file.check_unchanged()
 
+    @property
+    def read_only(self) -> bool:
+        """Whether no tensor can be changed in place. Those of a mapped file cannot; those that are trained can."""
+        return not any(self.stored(name).flags.writeable for name in self)
+
     def stored(self, name: str) -> np.ndarray:
         """A tensor in the type it is stored in (float16, float32, float64 or `BFLOAT16`)."""
         return self._stored[self._prefix + name]

@@ -26,6 +26,7 @@ COMMANDS = {
     "index": "Make an index of folders of pictures, or bring it up to date.",
     "search": "Find pictures of an index by a text, a picture, or a sum of both.",
     "evaluate": "Measure how good labels or captions are on pictures whose answers are known.",
+    "labels": "Encode many labels once, into a file that zero-shot and evaluate take.",
     "embed": "Embed pictures or texts into an .npz file.",
     "explain": "Draw which patches and words the labels' scores rest on.",
     "info": "Describe a checkpoint: config, parameters, memory, files.",

@@ -16,6 +16,7 @@ from minclip.commands.printing import complain
 from minclip.errors import ImageError
 from minclip.files import replacing
 from minclip.images import pictures_below
+from minclip.label_set import LabelSet
 from minclip.loading import load
 from minclip.model import Model
 from minclip.ranking import checked_labels
@@ -125,6 +126,35 @@ def label_options(parser: argparse.ArgumentParser) -> None:
         "--labels", nargs="+", action="extend", default=[], metavar="LABEL", help="what might be in the pictures"
     )
     parser.add_argument("--labels-file", metavar="FILE", help="file with a label on each line; - for stdin")
+
+
+def template_option(parser: argparse.ArgumentParser) -> None:
+    """--template, which may be given several times."""
+    parser.add_argument(
+        "--template", action="append", metavar="TEXT", help="sentence with {} for the label; may be repeated"
+    )
+
+
+def label_set_option(parser: argparse.ArgumentParser) -> None:
+    """--label-set: what `label_set` opens."""
+    parser.add_argument(
+        "--label-set", metavar="SET.npz", help="labels and templates that minclip labels encoded, and their model"
+    )
+
+
+def label_set(options: argparse.Namespace) -> LabelSet | None:
+    """What --label-set names, whose model is the one to load where --model names none. None without --label-set.
+
+    Raises ValueError for labels and templates beside it, and LabelSetError where it cannot be read.
+    """
+    if options.label_set is None:
+        return None
+    for option in ("labels", "labels_file", "template"):
+        if getattr(options, option, None):
+            raise ValueError(f"--label-set has labels and templates of its own; leave out --{option.replace('_', '-')}")
+    found = LabelSet.open(options.label_set)
+    options.model = options.model or found.model
+    return found
 
 
 def labels(options: argparse.Namespace) -> list[str]:

@@ -22,6 +22,7 @@ from minclip.commands import common, printing
 from minclip.evaluation import classification, retrieval
 from minclip.files import json_bytes
 from minclip.images import pictures_below
+from minclip.label_set import LabelSet
 
 COLUMNS = ("label", "caption")
 FORMATS = (".png", ".csv", ".json")
@@ -30,7 +31,8 @@ FORMATS = (".png", ".csv", ".json")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The pictures whose answers are known, and what to print or write."""
     parser.usage = (
-        "minclip evaluate FOLDER|FILE.csv [--template TEXT] [--json] [--confusion FILE] [--model MODEL] [...]"
+        "minclip evaluate FOLDER|FILE.csv [--template TEXT | --label-set SET.npz] [--json] [--confusion FILE] "
+        "[--model MODEL] [...]"
     )
     parser.add_argument(
         "source",
@@ -39,9 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder with a folder of pictures for each label; or a CSV file with a first line path,label or "
         "path,caption, whose paths start at its own folder",
     )
-    parser.add_argument(
-        "--template", action="append", metavar="TEXT", help="sentence with {} for the label; may be repeated"
-    )
+    common.template_option(parser)
+    common.label_set_option(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument(
         "--confusion", type=Path, metavar="FILE", help="write which label was taken for which, as .csv, .json or .png"
@@ -53,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Embed, compare, count. Returns 1 where pictures could not be read, 2 where none could."""
     known = read_csv(options.source) if options.source.is_file() else read_folder(options.source)
-    check(known, options)
+    label_set = common.label_set(options)
+    check(known, label_set, options)
     model = common.load_model(options)
     pictures = common.Pictures(list(dict.fromkeys(known.paths)))
     images = model.encode_image(
@@ -64,9 +66,9 @@ def run(options: argparse.Namespace) -> int:
         return pictures.exit_code()
     result: dict[str, Any] = {"model": model.source, "unreadable": len(pictures.errors)}
     if known.kind == "label":
-        labels = sorted(set(known.answers))
+        labels, label_embeds = model.encoded_labels(label_set or sorted(set(known.answers)), options.template)
         own = {path: labels.index(label) for path, label in zip(known.paths, known.answers, strict=True)}
-        cosines = images @ model.label_embeds(labels, options.template).T  # (pictures, labels)
+        cosines = images @ label_embeds.T  # (pictures, labels)
         result |= classification(cosines, np.array([own[path] for path in place]), labels)
     else:
         pairs = [(path, text) for path, text in zip(known.paths, known.answers, strict=True) if path in place]
@@ -137,17 +139,19 @@ def read_csv(path: Path) -> Known:
     return Known(kind, [os.path.join(path.parent, name) for name, _ in lines.values()], [a for _, a in lines.values()])
 
 
-def check(known: Known, options: argparse.Namespace) -> None:
+def check(known: Known, label_set: LabelSet | None, options: argparse.Namespace) -> None:
     """Raises ValueError, before the work, for labels that are one to a model, and for options that would do nothing."""
     alike: dict[str, str] = {}
     for answer in dict.fromkeys(known.answers):
         other = alike.setdefault(" ".join(answer.casefold().split()), answer)
         if known.kind == "label" and other != answer:
             raise ValueError(f"labels {other!r} and {answer!r} are the same to a model; merge them")
-    if known.kind == "label" and len(alike) == 1:
+    if known.kind == "label" and len(label_set or alike) == 1:
         raise ValueError(f"{known.answers[0]!r} is the only label, so every answer would be right; two are needed")
-    if known.kind == "caption" and (options.template or options.confusion):
-        raise ValueError("--template and --confusion are for labels, and the CSV file has captions")
+    if known.kind == "caption" and (options.template or options.confusion or label_set):
+        raise ValueError("--template, --label-set and --confusion are for labels, and the CSV file has captions")
+    if label_set and (missing := sorted(set(known.answers) - set(label_set.labels))):
+        raise ValueError(f"{options.label_set} lacks label {missing[0]!r} of {options.source}; encode a set with it")
     if options.confusion:
         common.check_output(options.confusion, known.paths, *FORMATS)
 

@@ -14,14 +14,15 @@ AT_A_TIME = 32  # pictures ranked before their rankings are printed
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Pictures, labels, and how to show the rankings."""
-    parser.usage = "minclip zero-shot IMAGE [IMAGE ...] --labels LABEL [LABEL ...] [--model MODEL] [...]"
+    parser.usage = (
+        "minclip zero-shot IMAGE [IMAGE ...] (--labels LABEL [LABEL ...] | --label-set SET.npz) [--model MODEL] [...]"
+    )
     parser.add_argument(
         "images", nargs="*", metavar="IMAGE", help=f"{common.PICTURES_HELP}; all of them come before --labels"
     )
     common.label_options(parser)
-    parser.add_argument(
-        "--template", action="append", metavar="TEXT", help="sentence with {} for the label; may be repeated"
-    )
+    common.template_option(parser)
+    common.label_set_option(parser)
     parser.add_argument("--top-k", type=int, metavar="K", help="show only the K best labels")
     parser.add_argument("--json", action="store_true", help="one JSON object a picture")
     common.model_options(parser)
@@ -33,10 +34,10 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("no picture was named; pictures come before --labels, which takes all words that follow it")
     if "-" in options.images and options.labels_file == "-":
         raise ValueError("pictures and labels cannot both be read from stdin; put the labels in a file")
-    labels = common.labels(options)
+    given = common.label_set(options) or common.labels(options)
     pictures = common.Pictures(options.images)
     model = common.load_model(options)
-    label_embeds = model.label_embeds(labels, options.template)
+    labels, label_embeds = model.encoded_labels(given, options.template)
     common.hint_at_lone_label(labels)
     for start in range(0, len(pictures.paths), AT_A_TIME):
         paths = pictures.paths[start : start + AT_A_TIME]

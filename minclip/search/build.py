@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minclip.errors import ImageError, SearchError
-from minclip.fingerprint import fingerprint
+from minclip.fingerprint import fingerprint, origin
 from minclip.images import pictures_below
 from minclip.loading import load
 from minclip.model import Model
@@ -87,8 +87,7 @@ def _opened(path: Path, model: str | Path | Model | None) -> tuple[Store, Model]
         return store, model
     if not isinstance(model, Model):
         model = load(model)
-    source = os.path.abspath(model.source) if os.path.isdir(model.source) else model.source
-    facts = {"model": source, "fingerprint": fingerprint(model), "width": str(model.config.projection_dim)}
+    facts = {"model": origin(model), "fingerprint": fingerprint(model), "width": str(model.config.projection_dim)}
     return Store.create(path, facts), model
 
 

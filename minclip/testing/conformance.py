@@ -307,6 +307,18 @@ class BackendConformance(Claims):
         self.for_all(self.cases(configs(self.families, self.width), text_inputs), claim)
 
     @needs("text")
+    def test_rows_are_taken_by_their_numbers(self) -> None:
+        """As `Model` puts texts that were embedded by length back into their order, copies included."""
+
+        def claim(case: Case) -> None:
+            towers = self.build(case.model).towers
+            embeds = towers.text(checked_text(case.model.config, **case.inputs)).embeds
+            numbers = np.arange(2 * len(embeds))[::-1] // 2
+            assert np.array_equal(towers.to_numpy(embeds[numbers]), towers.to_numpy(embeds)[numbers])
+
+        self.for_all(self.cases(configs(self.families, self.width), text_inputs), claim)
+
+    @needs("text")
     def test_unit_vectors_are_multiplied_and_summed_where_they_are(self) -> None:
         """As `Model` finds their lengths, so that only one number a row leaves the device."""
 

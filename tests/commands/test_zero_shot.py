@@ -71,16 +71,18 @@ def test_pictures_are_ranked_in_chunks_as_one_by_one_and_labels_are_embedded_onc
     miniature: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedded = []
-    encode_text = minclip.Model.encode_text
+    text = NumpyTowers.text
     monkeypatch.setattr(
-        minclip.Model, "encode_text", lambda self, texts, **kw: embedded.append(texts) or encode_text(self, texts, **kw)
+        NumpyTowers,
+        "text",
+        lambda self, inputs, **kw: embedded.append(len(inputs.input_ids)) or text(self, inputs, **kw),
     )
     monkeypatch.setattr(zero_shot, "AT_A_TIME", 2)
     missing = tmp_path / "missing.png"
     images = [pictures / "red.png", missing, missing, missing, pictures / "blue.png", pictures / "red.png"]
     words = ["a red circle", "a blue circle"]
     out, err = run("zero-shot", *images, "--labels", *words, "--model", miniature, "--json", code=1, capsys=capsys)
-    assert embedded == [words]
+    assert embedded == [len(words)]
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["image"] for line in lines] == [str(path) for path in images]
     assert all(str(missing) in line["error"] for line in lines[1:4])
