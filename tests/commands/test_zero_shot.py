@@ -15,6 +15,7 @@ from miniature import captions
 from PIL import Image
 
 import minclip
+from minclip.backend import NumpyTowers
 from minclip.commands import zero_shot
 from minclip.commands.cli import main
 
@@ -73,9 +74,7 @@ def test_pictures_are_ranked_in_chunks_as_one_by_one_and_labels_are_embedded_onc
     embedded = []
     text = NumpyTowers.text
     monkeypatch.setattr(
-        NumpyTowers,
-        "text",
-        lambda self, inputs, **kw: embedded.append(len(inputs.input_ids)) or text(self, inputs, **kw),
+        NumpyTowers, "text", lambda self, given, **kw: embedded.append(len(given.input_ids)) or text(self, given, **kw)
     )
     monkeypatch.setattr(zero_shot, "AT_A_TIME", 2)
     missing = tmp_path / "missing.png"
