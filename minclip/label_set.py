@@ -7,13 +7,16 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
 
 from minclip.errors import LabelSetError
 from minclip.files import one_line, open_regular, replacing
 from minclip.ranking import checked_labels, checked_templates
+
+if TYPE_CHECKING:  # a model makes its label sets
+    from minclip.model import Model
 
 ARRAYS = ("embeds", "fingerprint", "labels", "model", "templates")  # of the file, an .npz archive
 TEXTS = {"labels": 1, "templates": 1, "model": 0, "fingerprint": 0}  # which of them hold text, and their dimensions
@@ -29,21 +32,22 @@ class LabelSet:
     does not enter.
     """
 
-    labels: list[str]
-    templates: list[str]
+    labels: Sequence[str]
+    templates: Sequence[str]
     embeds: np.ndarray
     model: str
     fingerprint: str
 
     def __post_init__(self) -> None:
-        """Raises ValueError for labels, templates or vectors that are none."""
-        checked_labels(self.labels)
-        checked_templates(self.templates)
-        embeds = np.array(self.embeds, np.float32)  # a copy, which nobody else can change
+        """Copies what was given, so that nobody else can change it. Raises ValueError where it makes no set."""
+        object.__setattr__(self, "labels", tuple(checked_labels(self.labels)))
+        object.__setattr__(self, "templates", tuple(checked_templates(self.templates)))
+        embeds = np.array(self.embeds, np.float32)
         if embeds.ndim != 2 or len(embeds) != len(self.labels):
             raise LabelSetError(f"embeds have shape {embeds.shape}, and there are {len(self.labels)} labels")
-        if not (np.abs((embeds * embeds).sum(axis=1) - 1) < ROUNDING).all():  # of NaN, too, this is false
-            raise LabelSetError("embeds are not all of unit length")
+        with np.errstate(over="ignore", invalid="ignore"):
+            if not (np.abs((embeds * embeds).sum(axis=1) - 1) < ROUNDING).all():  # of NaN, too, this is false
+                raise LabelSetError("embeds are not all of unit length")
         embeds.flags.writeable = False
         object.__setattr__(self, "embeds", embeds)
 
@@ -53,14 +57,14 @@ class LabelSet:
     def __repr__(self) -> str:
         return f"<minclip.LabelSet: {len(self)} labels, {len(self.templates)} templates, of {self.model}>"
 
-    def check(self, fingerprint: str, template: str | Sequence[str] | None) -> None:
+    def check(self, model: Model, template: str | Sequence[str] | None) -> None:
         """Raises ValueError for a template beside the set's own, LabelSetError where another model made the set."""
         if template is not None:
             raise ValueError("template cannot be given with a label set, which has its own; leave it out")
-        if fingerprint != self.fingerprint:
+        if model.fingerprint != self.fingerprint or self.embeds.shape[1] != model.config.projection_dim:
             raise LabelSetError(
-                f"the label set was made with {self.model} (fingerprint {self.fingerprint[:12]}), and this is another "
-                f"model ({fingerprint[:12]}); use that one, or encode the labels anew with this"
+                f"the label set was made with {self.model} (fingerprint {self.fingerprint[:12]}) and {model.source} is "
+                "another model; use that one, or encode the labels anew with this one"
             )
 
     # --- the file --------------------------------------------------------------------------------------------------

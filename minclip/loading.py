@@ -13,7 +13,7 @@ from minclip.backend import get_backend
 from minclip.checkpoints import sources
 from minclip.images import ImageSource
 from minclip.initialization import with_classifier
-from minclip.label_set import Labels
+from minclip.label_set import Labels, LabelSet
 from minclip.model import Model, Source
 from minclip.notice import announce_bundled
 from minclip.processor import Processor
@@ -97,9 +97,12 @@ def zero_shot(
 ) -> Ranking | list[Ranking]:
     """Rank labels for an image, best first, or for each of a list: `load(model, ...).zero_shot(image, labels, ...)`.
 
-    model: as for `load`, which tells what the bundled default knows; or a Model. The model loaded last is kept, so that
-    calls in a row load it once; a folder that has changed is loaded again.
+    model: as for `load`, which tells what the bundled default knows; or a Model; of a label set, None is the model that
+    made it. The model loaded last is kept, so that calls in a row load it once; a folder that has changed is loaded
+    again. Labels in a row are encoded once, see `Model.zero_shot`.
     """
+    if model is None and isinstance(labels, LabelSet):
+        model = labels.model
     if not isinstance(model, Model | str | Path | None):
         model = load(model)  # which says what is wrong with it
     if not isinstance(model, Model):

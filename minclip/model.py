@@ -126,11 +126,11 @@ class Model:
 
     def encoded_labels(
         self, labels: Labels, template: str | Sequence[str] | None = None
-    ) -> tuple[list[str], np.ndarray]:
+    ) -> tuple[Sequence[str], np.ndarray]:
         """The labels and their `label_embeds`: a set's own, those of the call before, or made now."""
         self._ready("text")
         if isinstance(labels, LabelSet):
-            labels.check(self.fingerprint, template)
+            labels.check(self, template)
             return labels.labels, labels.embeds
         found, templates = checked_labels(labels), checked_templates(template)
         key, last = (found, templates, self.towers, self.processor), self._last_labels
