@@ -20,6 +20,7 @@ import minclip
 from minclip import encoding
 from minclip.backend import NumpyTowers
 from minclip.contrastive import unit
+from minclip.inputs import text_inputs
 from minclip.label_set import ARRAYS, LabelSet
 from minclip.pipeline import Progress
 from minclip.ranking import Prediction
@@ -48,13 +49,12 @@ def model(miniature: Path) -> minclip.Model:
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The shapes of what the text tower was given since the test began."""
     shapes: list[tuple[int, ...]] = []
-    text = NumpyTowers.text
 
-    def counted(self: NumpyTowers, inputs: Any, **options: Any) -> Any:
-        shapes.append(inputs.input_ids.shape)
-        return text(self, inputs, **options)
+    def counted(config: minclip.Config, **given: Any) -> Any:
+        shapes.append(given["input_ids"].shape)
+        return text_inputs(config, **given)
 
-    monkeypatch.setattr(NumpyTowers, "text", counted)
+    monkeypatch.setattr("minclip.model.text_inputs", counted)  # what every run of a text tower begins with
     return shapes
 
 
@@ -268,15 +268,14 @@ def test_the_texts_done_before_memory_ran_out_are_kept(model: minclip.Model, mon
     texts = ["a blue square", "a red circle", "b", "a green triangle", "a"]  # by length: 3, 0, 1, then 2 and 4
     expected = model.encode_text(texts)
     left: list[None] = []  # batches until then
-    text = NumpyTowers.text
 
-    def failing(self: NumpyTowers, inputs: Any, **options: Any) -> Any:
+    def failing(config: minclip.Config, **given: Any) -> Any:
         if not left:
             raise minclip.BackendError("out of memory")
         left.pop()
-        return text(self, inputs, **options)
+        return text_inputs(config, **given)
 
-    monkeypatch.setattr(NumpyTowers, "text", failing)
+    monkeypatch.setattr("minclip.model.text_inputs", failing)
     for done, kept in ((0, 0), (1, 0), (2, 1), (3, 2), (4, 4)):
         left[:] = [None] * done
         with pytest.raises(minclip.BackendError) as caught:

@@ -15,9 +15,9 @@ from miniature import captions
 from PIL import Image
 
 import minclip
-from minclip.backend import NumpyTowers
 from minclip.commands import zero_shot
 from minclip.commands.cli import main
+from minclip.inputs import text_inputs
 
 
 def test_zero_shot_prints_clean_lines_when_piped(
@@ -72,9 +72,9 @@ def test_pictures_are_ranked_in_chunks_as_one_by_one_and_labels_are_embedded_onc
     miniature: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedded = []
-    text = NumpyTowers.text
     monkeypatch.setattr(
-        NumpyTowers, "text", lambda self, given, **kw: embedded.append(len(given.input_ids)) or text(self, given, **kw)
+        "minclip.model.text_inputs",
+        lambda config, **given: embedded.append(len(given["input_ids"])) or text_inputs(config, **given),
     )
     monkeypatch.setattr(zero_shot, "AT_A_TIME", 2)
     missing = tmp_path / "missing.png"
