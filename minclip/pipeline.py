@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -21,13 +22,36 @@ def default_workers() -> int:
     return min(16, available_cores())
 
 
+def startable_threads(wanted: int) -> int:
+    """How many of so many threads can run at once: 0 in a Python that has none, as in a browser (Pyodide)."""
+    done = threading.Event()
+    threads = [threading.Thread(target=done.wait, name="minclip-probe") for _ in range(wanted)]
+    started = 0
+    try:
+        for thread in threads:
+            thread.start()
+            started += 1
+    except RuntimeError:  # can't start new thread
+        pass
+    finally:
+        done.set()
+        for thread in threads[:started]:
+            thread.join()
+    return started
+
+
 def ahead(function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, depth: int) -> Generator[Result]:
     """`map(function, items)`, in order, computed by `workers` threads at most `depth` items ahead of the reader.
 
-    Decoding and resizing in Pillow let go of the interpreter's lock, so threads are enough.
+    Decoding and resizing in Pillow let go of the interpreter's lock, so threads are enough. Where fewer threads can be
+    started, those do the work; where none can, the reader does it, an item when it is asked for.
     """
     source = iter(items)
-    with ThreadPoolExecutor(workers) as pool:
+    threads = startable_threads(workers)
+    if threads == 0:
+        yield from map(function, source)
+        return
+    with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(source, depth))
         try:
             while waiting:

@@ -6,14 +6,15 @@ import io
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from minclip import pipeline
-from minclip.pipeline import Progress, ahead, batched, default_workers
+from minclip.pipeline import Progress, ahead, batched, default_workers, startable_threads
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +97,45 @@ def test_a_reader_who_leaves_early_leaves_no_thread() -> None:
     results = ahead(abs, range(1000), workers=4, depth=10)
     next(results)
     results.close()  # the fixture looks for threads
+
+
+class Limit:
+    """Stands for `Thread.start` where a system lets `most` threads run at once."""
+
+    def __init__(self, most: int, start: Callable[[threading.Thread], None]) -> None:
+        self.most, self.start, self.begun = most, start, list[threading.Thread]()
+
+    def __get__(self, thread: threading.Thread, kind: type[threading.Thread]) -> Callable[[], None]:
+        def start() -> None:
+            if sum(each.is_alive() for each in self.begun) >= self.most:
+                raise RuntimeError("can't start new thread")
+            self.start(thread)
+            self.begun.append(thread)
+
+        return start
+
+
+@given(most=st.integers(0, 4), count=st.integers(0, 30), workers=st.integers(1, 4), depth=st.integers(1, 8))
+def test_a_system_with_few_threads_or_none_gives_the_same_in_the_same_order(
+    most: int, count: int, workers: int, depth: int
+) -> None:
+    done: list[int] = []
+
+    def work(number: int) -> int:
+        done.append(number)
+        return -number
+
+    with mock.patch.object(threading.Thread, "start", Limit(most, threading.Thread.start)):
+        assert startable_threads(workers) == min(most, workers)
+        assert list(ahead(work, range(count), workers=workers, depth=depth)) == [-n for n in range(count)]
+    assert sorted(done) == list(range(count))  # each once
+
+
+def test_without_threads_an_item_is_worked_on_when_it_is_asked_for() -> None:
+    source = Source(20)
+    with mock.patch.object(threading.Thread, "start", Limit(0, threading.Thread.start)):
+        for read, _ in enumerate(ahead(abs, source, workers=2, depth=8), start=1):
+            assert source.taken == read
 
 
 @given(items=st.lists(st.integers(), max_size=30), size=st.integers(1, 10))

@@ -24,7 +24,7 @@ def fetch(url: str) -> bytes:
     """The content behind a URL. Raises ImageError, one line that names the URL, where it cannot be had.
 
     The work is done in a thread that is left behind when the time is up: neither the search for a host nor the head
-    of an answer that comes byte by byte can be interrupted.
+    of an answer that comes byte by byte can be interrupted. Where no thread can be started, it is done here.
     """
     if not url.isprintable():
         raise ImageError(f"{url!r} is not a URL: it holds control characters")
@@ -36,7 +36,10 @@ def fetch(url: str) -> bytes:
         except Exception as error:
             answers.put(error)
 
-    threading.Thread(target=work, name="minclip-fetch", daemon=True).start()
+    try:
+        threading.Thread(target=work, name="minclip-fetch", daemon=True).start()
+    except RuntimeError:  # can't start new thread
+        work()
     try:
         answer = answers.get(timeout=TOTAL)
     except queue.Empty:

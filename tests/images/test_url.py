@@ -146,6 +146,19 @@ def test_an_image_is_fetched(server, path):
     np.testing.assert_array_equal(rgb(server + path), NOISE)
 
 
+def test_an_image_is_fetched_where_no_thread_can_be_started(server, monkeypatch):
+    start = threading.Thread.start
+
+    def refuse(thread):  # minclip's; the server's go on
+        if thread.name == "minclip-fetch":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    np.testing.assert_array_equal(rgb(server + "/noise-png"), NOISE)
+    refusal(lambda: open_image(server + "/nowhere"), server, "404")
+
+
 def test_a_url_is_an_image_source_of_the_processor(server):
     urls = [f"{server}/noise-png", f"HTTP{server[4:]}/streamed"]
     np.testing.assert_array_equal(ImageProcessor()(urls), ImageProcessor()([NOISE, NOISE]))
