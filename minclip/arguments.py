@@ -33,6 +33,7 @@ class EncodeImageOptions(TypedDict, total=False):
     progress: bool
     workers: int | None
     resize_on_device: bool
+    draft: bool
     on_error: Callable[[int, ImageError], None] | None
 
 

@@ -148,22 +148,39 @@ class Model:
         return [rank(labels, row, top_k) for row in finite(self.source, "probabilities", scores)]
 
     @overload
-    def classify(self, images: Source, *, top_k: int | None = None, batch_size: int = 32) -> Ranking: ...
+    def classify(
+        self, images: Source, *, top_k: int | None = None, batch_size: int = 32, draft: bool = False
+    ) -> Ranking: ...
     @overload
     def classify(
-        self, images: list[Source] | tuple[Source, ...], *, top_k: int | None = None, batch_size: int = 32
+        self,
+        images: list[Source] | tuple[Source, ...],
+        *,
+        top_k: int | None = None,
+        batch_size: int = 32,
+        draft: bool = False,
     ) -> list[Ranking]: ...
     def classify(
-        self, images: ImageSource | Sequence[ImageSource], *, top_k: int | None = None, batch_size: int = 32
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        *,
+        top_k: int | None = None,
+        batch_size: int = 32,
+        draft: bool = False,
     ) -> Ranking | list[Ranking]:
         """Rank the classes of the checkpoint's own image-classification head: a `Ranking`, or a list of them.
 
         Scores by the config's problem_type: softmax for one label of many, the sigmoid of each for several or for a
-        single class, the number itself for regression. Raises CheckpointError where there is no such head.
+        single class, the number itself for regression. draft: as for `encode_image`. Raises CheckpointError where there
+        is no such head.
         """
         if not self.config.is_classifier:
             raise CheckpointError(f"{self.source} has no image-classification head; use zero_shot with labels of yours")
-        parts = self._encode_images(images, lambda given: self.towers.vision(given).logits, batch_size=batch_size)
+
+        def run(given: ImageInputs[Any]) -> BackendArray:
+            return self.towers.vision(given).logits
+
+        parts = self._encode_images(images, run, batch_size=batch_size, draft=draft)
         logits = finite(self.source, "logits", self.towers.to_numpy(self.towers.join(parts)))
         rows = classification.scores(logits, self.config.problem_type)  # a sigmoid makes 0 or 1 of an infinity
         labels = [self.config.id2label.get(i, f"LABEL_{i}") for i in range(rows.shape[1])]
@@ -194,6 +211,7 @@ class Model:
         progress: bool = False,
         workers: int | None = None,
         resize_on_device: bool = False,
+        draft: bool = False,
         on_error: Callable[[int, ImageError], None] | None = None,
         native: bool = False,
     ) -> np.ndarray | BackendArray:
@@ -205,6 +223,12 @@ class Model:
         ImageError is raised. native: return the backend's own array, left where it is, instead of NumPy's (unless
         every image was left out). Raises CheckpointError where a row has no length: NaN, infinity, 0.
         Where the device runs out of memory, the BackendError's `finished` holds the rows of the batches done before.
+
+        draft: decode JPEG files at 1/2, 1/4 or 1/8 of their size, the smallest that is not below what they are resized
+        to. Measured at 224 x 224: decoding and resizing takes 5.6 -> 3.3 ms for 512 x 512 pixels, 239 -> 49 ms for 12
+        megapixels. The pixels are others, by one or two of 256 levels on average. Of 512 photographs embedded by the
+        bundled models (64 x 64) the cosine with the exact embedding was 0.9997 or more on average and 0.998 at least,
+        where two photographs have 0.73 on average.
         """
         parts = self._encode_images(
             images,
@@ -213,6 +237,7 @@ class Model:
             progress=progress,
             workers=workers,
             resize_on_device=resize_on_device,
+            draft=draft,
             on_error=on_error,
         )
         if not parts:  # every image was left out
@@ -467,6 +492,7 @@ class Model:
         progress: bool = False,
         workers: int | None = None,
         resize_on_device: bool = False,
+        draft: bool = False,
         on_error: Callable[[int, ImageError], None] | None = None,
     ) -> list[BackendArray]:
         """Decode ahead, run batch by batch; the rows of each batch."""
@@ -487,9 +513,10 @@ class Model:
             self._check_processor(tuple(values.shape[2:]))
             return run(ImageInputs(values))
 
+        processor = self.processor.image_processor
         batches = pixel_batches(
             batch,
-            self.processor.image_processor,
+            processor.replace(draft=True) if draft else processor,
             self.towers,
             failed,
             batch_size=batch_size,

@@ -221,6 +221,15 @@ def test_a_classifier_ranks_its_own_classes(miniature: Path, tmp_path: Path, pic
         model.encode_text("a cat")
 
 
+def test_a_classifier_drafts_where_it_is_asked_to(miniature: Path, tmp_path: Path) -> None:
+    draw(captions()[0], np.random.default_rng(0), side=100).save(tmp_path / "photo.jpg")
+    labels = ["cat", "dog"]
+    model = minclip.load(miniature, labels=labels)
+    shrunk = model.processor.image_processor.replace(draft=True).pixels(tmp_path / "photo.jpg")
+    expected = model.classify(Image.fromarray(shrunk))
+    assert model.classify(tmp_path / "photo.jpg", draft=True) == expected != model.classify(tmp_path / "photo.jpg")
+
+
 def test_the_absent_tower_is_named(tmp_path: Path, miniature: Path) -> None:
     transformers.CLIPTextModel.from_pretrained(miniature).save_pretrained(tmp_path)
     for name in ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"):

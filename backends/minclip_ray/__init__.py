@@ -29,8 +29,9 @@ class Maker:
         self.model = load(source, **options)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One row (number, of, entries) to one row (number, pictures, broken)."""
-        shard = Shard(int(batch["number"][0]), int(batch["of"][0]), batch["entries"][0].tolist())
+        """One row (number, of, entries, draft) to one row (number, pictures, broken)."""
+        entries, draft = batch["entries"][0].tolist(), bool(batch["draft"][0])
+        shard = Shard(int(batch["number"][0]), int(batch["of"][0]), entries, draft)
         pictures, broken = (0, 0)
         if not is_made(self.folder, shard):  # by a machine that was lost before it could report
             pictures, broken = make(self.folder, shard, self.model, batch_size=self.batch_size)
@@ -45,6 +46,7 @@ def embed(
     address: str | None = None,
     source: str | None = None,
     batch_size: int = 32,
+    draft: bool = False,
     gpus: float = 0,
     report: Callable[[int, int, int], None] = lambda number, pictures, broken: None,
     **options: Any,
@@ -52,11 +54,12 @@ def embed(
     """Make `count` shards of the entries (pictures and tars, see `minclip.search.shards.entries`) in `folder`.
 
     address: of a Ray cluster; None is the one around this process, or else a new one on this machine. source, options:
-    for `minclip.load`, on every machine. gpus: what part of a GPU an actor takes; without, it takes a CPU core.
-    report: is given each shard's number, how many pictures it has and how many of them are broken, when it is made.
+    for `minclip.load`, on every machine. draft: as for `Model.encode_image`. gpus: what part of a GPU an actor takes;
+    without, it takes a CPU core. report: is given each shard's number, how many pictures it has and how many of those
+    are broken, when it is made.
     Raises SearchError where a machine cannot do it, naming why; the shards made before are kept.
     """
-    shards = [shard for shard in blocks(entries, count) if not is_made(folder, shard)]
+    shards = [shard for shard in blocks(entries, count, draft=draft) if not is_made(folder, shard)]
     if not shards:
         return
     if not ray.is_initialized():
@@ -64,7 +67,7 @@ def embed(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # plans and tracebacks: errors are raised as well
-    rows = [{"number": shard.number, "of": shard.of, "entries": list(shard.entries)} for shard in shards]
+    rows = [{**shard._asdict(), "entries": list(shard.entries)} for shard in shards]
     made = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         Maker,
         batch_size=1,

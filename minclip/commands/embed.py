@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--shards", type=int, metavar="N", help="how many parts --ray makes (default: one for 4096)")
     parser.add_argument("--gpus", type=float, default=0, metavar="SHARE", help="of a GPU, for each actor of --ray")
+    common.draft_option(parser)
     common.model_options(parser)
 
 
@@ -76,6 +77,7 @@ def embed_pictures(output: Path, options: argparse.Namespace) -> int:
             embeds = model.encode_image(
                 pictures.paths,
                 batch_size=options.batch_size,
+                draft=options.draft,
                 progress=sys.stderr.isatty(),
                 on_error=pictures.left_out,
             )
@@ -110,7 +112,7 @@ def embed_shards(options: argparse.Namespace) -> int:
         match = re.fullmatch(r"(\d+)/(\d+)", options.shard)
         if not match or not int(match[1]) < int(match[2]):
             raise ValueError(f"--shard {options.shard} must be I/N with I from 0 to N - 1, such as 0/8")
-        shard = shards.blocks(found, int(match[2]))[int(match[1])]
+        shard = shards.blocks(found, int(match[2]), draft=options.draft)[int(match[1])]
         if not shards.is_made(folder, shard):
             model = common.load_model(options)
             report(shard.number, *shards.make(folder, shard, model, batch_size=options.batch_size))
@@ -129,6 +131,7 @@ def embed_shards(options: argparse.Namespace) -> int:
         address=options.ray or None,
         source=options.model,
         batch_size=options.batch_size,
+        draft=options.draft,
         gpus=options.gpus,
         report=report,
         backend=options.backend,

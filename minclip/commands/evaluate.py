@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--confusion", type=Path, metavar="FILE", help="write which label was taken for which, as .csv, .json or .png"
     )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="pictures at a time (default: 32)")
+    common.draft_option(parser)
     common.model_options(parser)
 
 
@@ -59,7 +60,11 @@ def run(options: argparse.Namespace) -> int:
     model = common.load_model(options)
     pictures = common.Pictures(list(dict.fromkeys(known.paths)))
     images = model.encode_image(
-        pictures.paths, batch_size=options.batch_size, progress=sys.stderr.isatty(), on_error=pictures.left_out
+        pictures.paths,
+        batch_size=options.batch_size,
+        draft=options.draft,
+        progress=sys.stderr.isatty(),
+        on_error=pictures.left_out,
     )
     place = {path: row for row, path in enumerate(pictures.read())}
     if not place:

@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="pictures at a time (default: 32)")
     parser.add_argument("--from", dest="shards", type=Path, metavar="DIR", help="take what minclip embed --shard wrote")
     parser.add_argument("--export", type=Path, metavar="DIR", help="write the index in clip-retrieval's layout")
+    common.draft_option(parser)
     common.model_options(parser)
 
 
@@ -28,6 +29,8 @@ def run(options: argparse.Namespace) -> int:
     """Index folders, or shards; or export. Returns 1 where something could not be read."""
     if sum(map(bool, (options.folders, options.shards, options.export))) != 1:
         raise ValueError("name folders of pictures, or --from DIR, or --export DIR: one of the three")
+    if options.draft and not options.folders:
+        raise ValueError("--draft is for folders of pictures; shards and an index were made with it or without")
     if options.export:
         count = export_index(Store(options.output), options.export)
         print(f"wrote {count} shards to {options.export}", file=sys.stderr)
@@ -56,6 +59,7 @@ def update(options: argparse.Namespace) -> int:
         options.output,
         model=common.load_model(options),
         batch_size=options.batch_size,
+        draft=options.draft or None,
         progress=sys.stderr.isatty(),
         on_error=lambda line: printing.complain(f"left out: {line}"),
     )

@@ -42,7 +42,8 @@ def run(options: argparse.Namespace) -> int:
     asked = terms(options.query)
     options.model = options.model or index.store.facts["model"]
     model = index.model(common.load_model(options))
-    found = index.nearest(query_vector(options.query, model), options.top_k, exact=options.exact)
+    vector = query_vector(options.query, model, draft=index.store.draft)
+    found = index.nearest(vector, options.top_k, exact=options.exact)
     if index.approximate and not options.exact:
         facts = index.approximate.facts
         print(

@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any, Protocol, TypeAlias, cast
 
 import numpy as np
@@ -27,8 +27,11 @@ class Array(Protocol):
 ImageSource: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray | Array
 )
+Needed: TypeAlias = Callable[[int, int], tuple[int, int]]  # of a picture's height and width, those it is resized to
 
 COMMON = ("PNG", "JPEG", "GIF", "BMP", "PPM")  # tried first: the other plugins of Pillow need not be imported then
+JPEG = ("JPEG", "MPO")  # MPO, which many telephones write: JPEG files one after the other, the picture first
+TURNED = range(5, 9)  # EXIF orientations that swap width and height
 # Formats that Pillow hands to another program (Ghostscript for EPS) or to a plugin that is not there, and IPTC, whose
 # content may be any of these.
 NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
@@ -46,12 +49,13 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in decoded)
 
 
-def open_image(source: ImageSource, input_data_format: str | None = None) -> Image.Image:
+def open_image(source: ImageSource, input_data_format: str | None = None, needed: Needed | None = None) -> Image.Image:
     """The picture in an image source, decoded, upright by its EXIF orientation, in its own mode.
 
     A str that begins with http:// or https:// is fetched (`minclip.images.url`); bytes are the content of a file. Of an
     animation the first frame is taken. Files are closed, file objects left open; a PIL.Image is loaded, but not turned
-    itself. Arrays, and `input_data_format`: see `array_picture`.
+    itself. Arrays, and `input_data_format`: see `array_picture`. needed: lets a JPEG file be decoded at a part of its
+    size, see `draft`.
     Raises ImageError for what is missing, not a regular file, no image, damaged, or larger than Pillow's limit.
     """
     name = name_of(source)
@@ -60,18 +64,18 @@ def open_image(source: ImageSource, input_data_format: str | None = None) -> Ima
     if isinstance(source, str) and is_url(source):
         from minclip.images.url import fetch  # the network's modules, for those who name a URL
 
-        return decode(io.BytesIO(fetch(source)), name)
+        return decode(io.BytesIO(fetch(source)), name, needed)
     if isinstance(source, str | os.PathLike):
         with open_file(source, name) as file:
-            return decode(file, name)
+            return decode(file, name, needed)
     if isinstance(source, bytes | bytearray | memoryview):
-        return decode(io.BytesIO(source), name)
+        return decode(io.BytesIO(source), name, needed)
     if isinstance(source, io.TextIOBase):
         raise ImageError(f"{name} is open as text; open it with mode 'rb'")
     if is_array(source):
         return array_picture(to_array(source), input_data_format)
     if hasattr(source, "read"):
-        return decode(cast(IO[bytes], source), name)
+        return decode(cast(IO[bytes], source), name, needed)
     raise ImageError(
         "an image must be a path, a URL, bytes, a binary file object, a PIL.Image or an array, "
         f"not {type(source).__name__}"
@@ -121,14 +125,14 @@ def decoding(problem: str) -> Iterator[None]:
         raise ImageError(f"{problem}: {one_line(error) or type(error).__name__}") from error
 
 
-def decode(file: IO[bytes], name: str) -> Image.Image:
-    """The first picture in a binary file, all of it, upright."""
+def decode(file: IO[bytes], name: str, needed: Needed | None = None) -> Image.Image:
+    """The first picture in a binary file, all of it, upright. needed: see `draft`."""
     with decoding(f"{name} cannot be read as an image"):
         try:
             picture = identify(file)
         except UnidentifiedImageError as error:
             raise ImageError(f"{name} is not an image, or of a format that this Pillow cannot read") from error
-    return upright(loaded(picture, name), name)
+    return upright(loaded(picture, name, needed), name)
 
 
 def identify(file: IO[bytes]) -> Image.Image:
@@ -144,23 +148,43 @@ def identify(file: IO[bytes]) -> Image.Image:
         return Image.open(file, formats=[kind for kind in Image.ID if kind not in NOT_DECODED.union(COMMON)])
 
 
-def loaded(picture: Image.Image, name: str) -> Image.Image:
-    """The same picture, decoded and not empty. (Never with `draft`, which lets JPEG decode other pixels.)"""
+def loaded(picture: Image.Image, name: str, needed: Needed | None = None) -> Image.Image:
+    """The same picture, decoded and not empty. needed: see `draft`."""
     if 0 in picture.size:
         raise ImageError(f"{name} has no pixels: its size is {picture.width}x{picture.height}")
     with decoding(f"{name} is damaged, its pixels cannot be decoded"):
         scale_transparent_colour(picture)
+        if needed is not None and picture.format in JPEG:
+            draft(picture, needed)
         picture.load()
     return picture
 
 
+def draft(picture: Image.Image, needed: Needed) -> None:
+    """Have a JPEG file, not yet loaded, decoded at 1/2, 1/4 or 1/8 of its size, if that is not below what is needed.
+
+    JPEG holds each 8x8 pixels as a sum of 64 waves (the DCT); the 4x4, 2x2 or 1x1 longest of them give the small
+    picture. needed: of the upright height and width, the (height, width) that will be made of them.
+    """
+    width, height = picture.size
+    if orientation(picture) in TURNED:
+        picture.draft(None, needed(width, height))
+    else:
+        picture.draft(None, needed(height, width)[::-1])
+
+
+def orientation(picture: Image.Image) -> int:
+    """How a picture must be turned to be upright, by its EXIF data: 1 to 8, where 1 is not at all."""
+    try:
+        found = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # broken EXIF gives no orientation, and the pixels are sound
+        return 1
+    return found if found in range(2, 9) else 1
+
+
 def upright(picture: Image.Image, name: str) -> Image.Image:
     """The picture as its EXIF orientation says it is seen, without the tag, so that it is not turned twice."""
-    try:
-        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken EXIF gives no orientation, and the pixels are sound
-        return picture
-    if orientation not in range(2, 9):
+    if orientation(picture) == 1:
         return picture
     with decoding(f"{name} cannot be turned upright"):
         return ImageOps.exif_transpose(picture)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class ImageProcessor:
     resample: Pillow's number, see minclip.images.resize. do_convert_rgb: where false, pictures must be RGB already.
     rescale_factor, image_mean, image_std: (pixel * rescale_factor - mean) / std, per channel.
     crop_rounding: "floor" or "half_even", see minclip.images.crop; not Transformers', saved only if not "floor".
+    draft: decode JPEG files at 1/2, 1/4 or 1/8 of their size where that is not below `size`: faster, other pixels (see
+    `Model.encode_image`); not Transformers', saved only if true. PIL images and arrays are there already.
     extra: fields of the file that are unknown here, kept for saving.
     Raises ConfigError naming the field for a value that cannot be.
     """
@@ -54,6 +57,7 @@ class ImageProcessor:
     image_std: tuple[float, ...] = CLIP_STD
     do_convert_rgb: bool = True
     crop_rounding: str = "floor"
+    draft: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,7 +70,7 @@ class ImageProcessor:
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # the one moment at which a frozen dataclass is set
-        for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"):
+        for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "draft"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {shown(getattr(self, name))}, expected true or false")
         if self.resample not in range(6) or isinstance(self.resample, bool):
@@ -82,6 +86,7 @@ class ImageProcessor:
         size, crop = ("x".join(map(str, edge.values())) for edge in (self.size, self.crop_size))
         shortest = "shortest edge to " if "shortest_edge" in self.size else ""
         steps = {
+            "draft": self.draft,
             "RGB": self.do_convert_rgb,
             f"{shortest}{size} {Image.Resampling(self.resample).name.lower()}": self.do_resize,
             f"center crop {crop}": self.do_center_crop,
@@ -123,6 +128,8 @@ class ImageProcessor:
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "extra"}
         if self.crop_rounding == "floor":
             del fields["crop_rounding"]
+        if not self.draft:
+            del fields["draft"]
         lists = {"image_mean": list(self.image_mean), "image_std": list(self.image_std)}
         return {**self.extra, **fields, **lists, "image_processor_type": "CLIPImageProcessor"}
 
@@ -182,7 +189,8 @@ class ImageProcessor:
     def picture(self, image: ImageSource, input_data_format: str | None = None) -> Image.Image:
         """Open, to RGB. Raises ImageError also where the steps to come would make a picture beyond Pillow's limit."""
         name = name_of(image)
-        picture = open_image(image, input_data_format)
+        drafted = self.draft and self.do_resize
+        picture = open_image(image, input_data_format, partial(resized_size, self.size) if drafted else None)
         if self.do_convert_rgb:
             with decoding(f"{name} cannot be converted to RGB"):
                 picture = to_rgb(picture, name)

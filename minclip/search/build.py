@@ -47,16 +47,18 @@ def build(
     *,
     model: str | Path | Model | None = None,
     batch_size: int = 32,
+    draft: bool | None = None,
     progress: bool = False,
     on_error: Callable[[str], None] = lambda line: None,
 ) -> Changes:
     """Index the pictures below folders: embed what is new or changed, follow what was renamed, drop what is gone.
 
     path: the index, made where there is none. Pictures in it from other folders stay. model: None is the index's own,
-    of a new index the bundled default. on_error: is given a line for each file or folder that cannot be read.
-    Raises SearchError where the index is of another model, is being written, or cannot be written, and where a folder
-    is missing or holds no pictures; what was indexed before is kept. Stopped at any moment, it loses the step in work
-    (about two seconds) and goes on where it was.
+    of a new index the bundled default. draft: as for `Model.encode_image`; None is as the index was made, of a new one
+    False. on_error: is given a line for each file or folder that cannot be read.
+    Raises SearchError where the index is of another model or was made with another `draft`, is being written, or cannot
+    be written, and where a folder is missing or holds no pictures; what was indexed before is kept. Stopped at any
+    moment, it loses the step in work (about two seconds) and goes on where it was.
     """
     target, changes = Path(path), Changes()
 
@@ -68,7 +70,7 @@ def build(
     there = scan([os.path.abspath(folder) for folder in given], unreadable)
     with one_writer(target):
         try:
-            store, used = _opened(target, model)
+            store, used = _opened(target, model, draft)
             with closing(store):
                 _update(store, used, there, changes, unreadable, batch_size=batch_size, progress=progress)
         finally:
@@ -77,18 +79,26 @@ def build(
     return changes
 
 
-def _opened(path: Path, model: str | Path | Model | None) -> tuple[Store, Model]:
+def _opened(path: Path, model: str | Path | Model | None, draft: bool | None) -> tuple[Store, Model]:
     """The index at `path`, made where there is none, and the model, surely the one it was made with."""
     if Store.begun(path):
         store = Store(path)
         if not isinstance(model, Model):
             model = load(store.facts["model"] if model is None else model)
         check_model(store, model)
+        if draft not in (None, store.draft):
+            made, given = ("with" if store.draft else "without"), ("with" if draft else "without")
+            raise SearchError(f"{path} was made {made} draft, so it cannot go on {given} it; index to another place")
         return store, model
     if not isinstance(model, Model):
         model = load(model)
     facts = {"model": origin(model), "fingerprint": fingerprint(model), "width": str(model.config.projection_dim)}
-    return Store.create(path, facts), model
+    return Store.create(path, facts | draft_fact(bool(draft))), model
+
+
+def draft_fact(draft: bool) -> dict[str, str]:
+    """What an index's or a shard's facts have of `draft`: nothing where it was not asked for."""
+    return {"draft": "true"} if draft else {}
 
 
 def check_model(store: Store, model: Model) -> None:
@@ -123,12 +133,14 @@ def hashed(picture: Picture) -> Picture:
     return picture
 
 
-def embed(model: Model, pictures: Sequence[Picture], sources: Sequence[Any], batch_size: int) -> np.ndarray:
+def embed(
+    model: Model, pictures: Sequence[Picture], sources: Sequence[Any], *, batch_size: int, draft: bool
+) -> np.ndarray:
     """Unit vectors (n, width) of pictures, opened from `sources`; the broken ones get their error and no vector."""
     errors: dict[int, ImageError] = {}
     if not pictures:
         return np.zeros((0, model.config.projection_dim), np.float32)
-    vectors = model.encode_image(sources, batch_size=batch_size, on_error=errors.__setitem__)
+    vectors = model.encode_image(sources, batch_size=batch_size, draft=draft, on_error=errors.__setitem__)
     for index, error in errors.items():
         pictures[index].error = str(error)
     return vectors
@@ -197,10 +209,14 @@ def _update(
     for picture in todo:
         picture.mtime = picture.mtime if picture.mtime < settled else UNSETTLED
     free, bar, size = free_rows(store), Progress("pictures", len(todo), show=progress), batch_size
+
+    def embedded(new: list[Picture]) -> np.ndarray:
+        return embed(model, new, [picture.path for picture in new], batch_size=batch_size, draft=store.draft)
+
     with closing(ahead(hashed, todo, workers=default_workers(), depth=4 * batch_size)) as files:
         while step := list(islice(files, size)):
             start = time.monotonic()
-            store.record(step, lambda new: embed(model, new, [picture.path for picture in new], batch_size), free)
+            store.record(step, embedded, free)
             for picture in step:
                 if picture.error:
                     unreadable(picture.path, picture.error)

@@ -50,11 +50,14 @@ class Index:
         *,
         model: str | Path | Model | None = None,
         batch_size: int = 32,
+        draft: bool | None = None,
         progress: bool = False,
         on_error: Callable[[str], None] = lambda line: None,
     ) -> Index:
         """The index at `path`, made or brought up to date: see `minclip.search.build.build`, which also counts."""
-        build.build(folders, path, model=model, batch_size=batch_size, progress=progress, on_error=on_error)
+        build.build(
+            folders, path, model=model, batch_size=batch_size, draft=draft, progress=progress, on_error=on_error
+        )
         return cls.open(path)
 
     def close(self) -> None:
@@ -78,7 +81,7 @@ class Index:
         that the index was made with. exact: compare with every vector, even where a large index has a faster way.
         Raises SearchError for another model, ImageError for an unreadable picture.
         """
-        return self.nearest(query_vector(query, self.model(model)), top_k, exact=exact)
+        return self.nearest(query_vector(query, self.model(model), draft=self.store.draft), top_k, exact=exact)
 
     def nearest(self, vector: np.ndarray, top_k: int = 10, *, exact: bool = False) -> list[Match]:
         """The same for a unit vector (width,)."""

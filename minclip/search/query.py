@@ -70,15 +70,16 @@ def names_picture(word: str) -> bool:
     return bool(LOCATED.match(word)) or (ending != "" and ending in image_suffixes())
 
 
-def query_vector(query: Query, model: Model) -> np.ndarray:
+def query_vector(query: Query, model: Model, *, draft: bool = False) -> np.ndarray:
     """The unit vector (p,) of the sum of the terms' unit vectors, each times its weight.
 
+    draft: as for `Model.encode_image`; as the index was made, so that a picture in it finds itself.
     Raises SearchError where the terms cancel out; ImageError for a picture that cannot be read; CheckpointError for a
     text where the model has no text tower.
     """
     total: np.ndarray | None = None
     for weight, content, is_picture in terms(query):
-        embed = model.encode_image([content]) if is_picture else model.encode_text([content])
+        embed = model.encode_image([content], draft=draft) if is_picture else model.encode_text([content])
         total = weight * embed[0] + (0 if total is None else total)
     if total is None or not np.linalg.norm(total) > 1e-4:
         raise SearchError(f"the terms of query {query!r:.200} cancel out; weigh them differently")

@@ -29,7 +29,7 @@ from minclip.images import image_suffixes, pictures_below
 from minclip.model import Model
 from minclip.pipeline import Progress, ahead, default_workers
 from minclip.search.approximate import free_rows
-from minclip.search.build import embed, hashed, stated
+from minclip.search.build import draft_fact, embed, hashed, stated
 from minclip.search.store import Picture, Store, one_writer, printable
 
 STEP = 1024  # pictures that are embedded, or recorded in an index, at a time
@@ -37,11 +37,12 @@ EXPORTED = 1_000_000  # pictures in a shard of `export_index`
 
 
 class Shard(NamedTuple):
-    """Which of how many, and what is in it: paths of pictures and of tars."""
+    """Which of how many, and what is in it: paths of pictures and of tars. draft: as for `Model.encode_image`."""
 
     number: int
     of: int
     entries: Sequence[str]
+    draft: bool = False
 
 
 def pyarrow() -> tuple[Any, Any]:
@@ -83,12 +84,12 @@ def entries(sources: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def blocks(found: Sequence[str], count: int) -> list[Shard]:
+def blocks(found: Sequence[str], count: int, *, draft: bool = False) -> list[Shard]:
     """Count shards of nearly equal length. Raises SearchError where there are fewer entries."""
     if not 1 <= count <= len(found):
         raise SearchError(f"{len(found)} pictures or tars cannot make {count} shards; make 1 to {len(found)}")
     ends = [len(found) * number // count for number in range(count + 1)]
-    return [Shard(number, count, found[ends[number] : ends[number + 1]]) for number in range(count)]
+    return [Shard(number, count, found[ends[number] : ends[number + 1]], draft) for number in range(count)]
 
 
 def pictures_in(entry: str) -> Iterator[tuple[Picture, str | io.BytesIO]]:
@@ -113,12 +114,15 @@ def pictures_in(entry: str) -> Iterator[tuple[Picture, str | io.BytesIO]]:
 
 
 def is_made(folder: Path, shard: Shard) -> bool:
-    """Whether a shard is there. Raises SearchError where it was made of other entries."""
+    """Whether a shard is there. Raises SearchError where it was made of other entries or with another draft."""
     path = folder / "metadata" / f"metadata_{shard.number}.parquet"
     if not path.is_file():
         return False
-    found = read_facts(path).get("entries")
-    if found != digest(shard):
+    found = read_facts(path)
+    if ("draft" in found) != shard.draft:
+        made = "with" if "draft" in found else "without"
+        raise SearchError(f"{path} was made {made} draft; go on {made} it, or name a new folder")
+    if found.get("entries") != digest(shard):
         raise SearchError(f"{path} was made of other pictures, or as one of another number; name a new folder")
     return True
 
@@ -140,12 +144,14 @@ def make(folder: Path, shard: Shard, model: Model, *, batch_size: int = 32) -> t
     with closing(ahead(prepare, items, workers=default_workers(), depth=4 * batch_size)) as source:
         while step := list(islice(source, STEP)):
             fine = [(picture, content) for picture, content in step if not picture.error]
-            embeds = embed(model, [picture for picture, _ in fine], [content for _, content in fine], batch_size)
+            good, contents = [picture for picture, _ in fine], [content for _, content in fine]
+            embeds = embed(model, good, contents, batch_size=batch_size, draft=shard.draft)
             vectors = np.zeros((len(step), embeds.shape[1]), np.float32)
             vectors[[not picture.error for picture, _ in step]] = embeds
             pictures += [picture for picture, _ in step]
             rows.append(vectors)
     facts = {"model": model.source, "fingerprint": fingerprint(model), "entries": digest(shard)}
+    facts |= draft_fact(shard.draft)
     write(folder, shard.number, np.concatenate(rows), pictures, facts)
     return len(pictures), sum(bool(picture.error) for picture in pictures)
 
@@ -180,7 +186,7 @@ def write(
 
 
 def read_facts(path: Path) -> dict[str, str]:
-    """ "model", "fingerprint", "entries" and "vectors" of a shard's metadata file."""
+    """ "model", "fingerprint", "entries", "vectors", and "draft" where it is, of a shard's metadata file."""
     with damaged(path):
         metadata = pyarrow()[1].read_schema(path).metadata or {}
         return {name.decode().removeprefix("minclip."): value.decode() for name, value in metadata.items()}
@@ -243,11 +249,13 @@ def index_shards(folder: Path, target: Path, *, progress: bool = False) -> int:
                 raise SearchError(f"{path} does not tell which model it is of, so it is none of minclip's")
             vectors, pictures = read_shard(folder, path, facts)
             if not Store.begun(target):
-                known = {name: facts[name] for name in ("model", "fingerprint")}
+                known = {name: fact for name, fact in facts.items() if name in ("model", "fingerprint", "draft")}
                 Store.create(target, {**known, "width": str(vectors.shape[1])}).close()
             with closing(Store(target)) as store:
                 if facts["fingerprint"] != store.facts["fingerprint"]:
                     raise SearchError(f"{path} is of {facts['model']}, {target} of {store.facts['model']}: two models")
+                if ("draft" in facts) != store.draft:
+                    raise SearchError(f"of {path} and {target} only one was made with draft; index to another place")
                 place = {picture.hash: index for index, picture in enumerate(pictures)}
                 fine = [picture for picture in pictures if not picture.error]
                 store.record(fine, lambda new: vectors[[place[p.hash] for p in new]], free_rows(store))  # noqa: B023
@@ -260,6 +268,7 @@ def export_index(store: Store, folder: Path) -> int:
     """Write an index as shards. How many."""
     pictures, number = store.pictures(), 0
     facts = {"model": store.facts["model"], "fingerprint": store.facts["fingerprint"], "entries": ""}
+    facts |= draft_fact(store.draft)
     while part := list(islice(pictures, EXPORTED)):
         write(folder, number, store.vectors()[[picture.row for picture in part]], part, facts)
         number += 1

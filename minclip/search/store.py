@@ -3,7 +3,8 @@
 An index is a folder of two files, and a third while it is written:
 
     pictures.sqlite   table pictures: path, size, mtime (nanoseconds), hash (of the content) and row;
-                      table facts: the model, its fingerprint, the width of a vector
+                      table facts: the model, its fingerprint, the width of a vector, "draft" where JPEG files were
+                      decoded so
     vectors.f32       little-endian float32, one row of `width` numbers after the other, each of unit length
     writer.lock       an SQLite file whose lock the writing process holds; the system frees it, however that ends
 
@@ -59,7 +60,7 @@ class Picture:
 
 
 class Store:
-    """An open index. facts: "model" (where it was loaded from), "fingerprint", "width"."""
+    """An open index. facts: "model" (where it was loaded from), "fingerprint", "width"; "draft" only where it is."""
 
     def __init__(self, folder: Path) -> None:
         """Open what is there. Raises SearchError where that is no whole index."""
@@ -101,6 +102,11 @@ class Store:
 
     def close(self) -> None:
         self.database.close()
+
+    @property
+    def draft(self) -> bool:
+        """Whether JPEG files were decoded at a part of their size, see `Model.encode_image`."""
+        return "draft" in self.facts
 
     # --- reading ---------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import command, damaged, left_in, on_terminal, run
+from miniature import draw
 
 import minclip
 from minclip.backend import NumpyTowers
@@ -36,6 +37,18 @@ def test_embed_writes_what_encode_image_gives(
     assert f"skipped: {tmp_path / 'broken.jpg'}" in err
     assert "notes.txt" not in err
     assert left_in(tmp_path) == {"broken.jpg", "notes.txt", "out.npz"}
+
+
+def test_embed_with_draft_writes_what_encode_image_gives_with_it(
+    miniature: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo, out = tmp_path / "photo.jpg", tmp_path / "out.npz"
+    draw("a red circle", np.random.default_rng(0), side=100).save(photo)
+    run("embed", photo, "-o", out, "--model", miniature, "--draft", capsys=capsys)
+    model = minclip.load(miniature)
+    with np.load(out) as saved:
+        np.testing.assert_array_equal(saved["embeds"], model.encode_image(photo, draft=True))
+        assert (saved["embeds"] != model.encode_image(photo)).any()
 
 
 def test_embed_of_nothing_readable_writes_nothing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -145,6 +146,15 @@ def test_what_cannot_be_read_is_left_out(
     assert json.loads(out)["pictures"] == 2
     assert json.loads(out)["classes"][2]["top1"] is None
     assert "none.png" in err
+
+
+@pytest.mark.parametrize("words", [[], ["--draft"]])
+def test_pictures_are_drafted_where_it_is_asked_for(
+    words: list[str], labelled: Path, miniature: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with mock.patch.object(minclip.Model, "encode_image", autospec=True, side_effect=minclip.Model.encode_image) as spy:
+        run("evaluate", labelled, "--json", "--model", miniature, *words, capsys=capsys)
+    assert spy.call_args.kwargs["draft"] == bool(words)
 
 
 P = ("path", "label")
