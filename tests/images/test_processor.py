@@ -149,7 +149,7 @@ def test_a_batch_is_a_list_a_tuple_or_an_array_of_four_axes():
 def test_what_is_no_path_is_opened_once(monkeypatch):
     opened = []
     monkeypatch.setattr(
-        "minclip.images.processor.open_image", lambda source, layout=None: opened.append(1) or open_image(source)
+        "minclip.images.processor.open_image", lambda source, *more: opened.append(1) or open_image(source)
     )
     images = [NOISE, Image.fromarray(NOISE), encoded(Image.fromarray(NOISE)), encoded(Image.fromarray(NOISE)).read()]
     processor = ImageProcessor(size=8, crop_size=8)
