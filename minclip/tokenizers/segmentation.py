@@ -30,9 +30,8 @@ class Lexicon:
         self.lengths = tuple(sorted(length for length in lengths if length <= _SHORT))
         longer: defaultdict[str, set[int]] = defaultdict(set)
         if lengths and max(lengths) > _SHORT:
-            for piece in ids:
-                if len(piece) > _SHORT:
-                    longer[piece[:_SHORT]].add(len(piece))
+            for piece in [piece for piece in ids if len(piece) > _SHORT]:
+                longer[piece[:_SHORT]].add(len(piece))
         self.longer = {prefix: tuple(sorted(found)) for prefix, found in longer.items()}
 
     def prefixes(self, text: str, start: int) -> list[tuple[int, int]]:

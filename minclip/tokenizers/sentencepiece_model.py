@@ -103,13 +103,13 @@ class SentencePieceModel:
         score for a tenth. Vocabularies without such symbols, as XLM-R's, are cut alike by all.
         """
         scores = list(self.file.scores)
-        normal = np.array(scores, np.float32)[np.frombuffer(self.types, np.uint8) == NORMAL]
-        lowest = normal.min(initial=np.finfo(np.float32).max)
         for piece, i in self._symbols.ids.items():
             scores[i] = float(np.float32(len(piece.encode()) * 0.1 - 0.1))
         self._scores = scores
+        known = np.array(scores, np.float32)
+        lowest = known[np.frombuffer(self.types, np.uint8) == NORMAL].min(initial=np.finfo(np.float32).max)
         self._unknown_score = float(lowest - _UNKNOWN_PENALTY)
-        self._steepest = max(map(abs, (min(scores), max(scores), self._unknown_score)))
+        self._steepest = max(float(np.abs(known).max()), abs(self._unknown_score))
         unused = set(self._of_type(UNUSED))
         self._lexicon = Lexicon({p: i for p, i in self._ids.items() if p not in unused} if unused else self._ids)
 
@@ -273,7 +273,7 @@ def decode_utf8(raw: bytes | bytearray) -> str:
 
 def _numbered(file: ModelFile, ids: list[int]) -> dict[str, int]:
     """These ids by piece. No piece may occur twice among them."""
-    found = {file.pieces[i]: i for i in ids}
+    found = dict(zip(map(file.pieces.__getitem__, ids), ids, strict=True))
     if len(found) < len(ids):
         first: dict[str, int] = {}
         again = next(i for i in ids if first.setdefault(file.pieces[i], i) != i)
@@ -316,8 +316,9 @@ def _word_splitter(pieces: list[str]) -> Callable[[str], list[str]]:
     A piece can only reach over the place before a "▁" if it has a "▁" after the same character inside; the text is cut
     before every "▁" that follows none of those characters. Usual vocabularies have no such piece.
     """
-    joined = "\0".join(pieces)
-    before_space = set(re.findall(f"[^\0](?={SPACE})", joined))
+    joined = "\0".join(["", *pieces])
+    inside = joined.count(SPACE) - joined.count(f"\0{SPACE}")  # counted, which is faster than searched for
+    before_space = set(re.findall(f"[^\0](?={SPACE})", joined)) if inside else ()
     if not before_space:
         return re.compile(f"{SPACE}?[^{SPACE}]+|{SPACE}").findall
     outside = "".join(map(re.escape, sorted(before_space)))

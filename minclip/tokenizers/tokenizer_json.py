@@ -12,7 +12,8 @@ import base64
 import binascii
 import gc
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -42,9 +43,9 @@ class TokenizerJSON:
     def __init__(self, data: bytes, name: str) -> None:
         """Raises TokenizerError, naming the file, where it is broken or has a part that minclip does not know."""
         self.name, self._data = name, data
-        document = _parse(data, name)
         try:
-            self._build(document)
+            with _no_collection():
+                self._build(parse_json(data, name, TokenizerError))
         except TokenizerError:
             raise
         except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
@@ -57,12 +58,13 @@ class TokenizerJSON:
         self._model = make_model(document["model"], self.name)
         self._decode = make_decoder(document.get("decoder"), self.name)
         self._words: Memory[list[Span]] = Memory()
-        self.ids: dict[str, int] = dict(self._model.ids)
         added = document.get("added_tokens") or []
         if not isinstance(added, list):
             self._refuse(f"added_tokens is {added!r:.40}, not a list")
         tokens = [(token_id(entry["id"], entry["content"], self.name), AddedToken.from_json(entry)) for entry in added]
-        taken = {index: content for content, index in self.ids.items()}
+        grows = any(token.content not in self._model.ids for _, token in tokens)  # else nothing large is copied
+        self.ids: dict[str, int] = dict(self._model.ids) if grows else self._model.ids
+        taken = {index: content for content, index in self.ids.items()} if grows else {}
         for index, token in tokens:
             if token.content not in self.ids and taken.setdefault(index, token.content) != token.content:
                 self._refuse(f"added token {token.content!r} has id {index!r}, which is another token's")
@@ -78,7 +80,7 @@ class TokenizerJSON:
         self._ends_at_spaces &= splits and not any(regex.search("[\\s▁]", t.content) for _, t in tokens if t.normalized)
         self._longest = max(map(len, self.ids))
         self.frame = self._read_frame(document.get("post_processor"))
-        if not {*self.frame} <= {*self.ids.values()}:
+        if not {*self.frame} <= {index for index, _ in tokens} and not {*self.frame} <= {*self.ids.values()}:
             self._refuse(f"post_processor puts ids {self.frame} around a text, which are not in the vocabulary")
         "".join(self._decode(["▁a", "b"]))  # options of a wrong type show here, not at the first use
 
@@ -281,12 +283,13 @@ class TokenizerJSON:
         return self._refuse("post_processor does not put one begin token and one end token around a text")
 
 
-def _parse(data: bytes, name: str) -> dict[str, Any]:
-    """The file as a dict."""
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Within, no garbage is looked for: among the 900,000 lists of a vocabulary that doubles the time."""
     collecting = gc.isenabled()
-    gc.disable()  # a vocabulary is a list of 900,000 lists; looking for garbage among them doubles the time
+    gc.disable()
     try:
-        return parse_json(data, name, TokenizerError)
+        yield
     finally:
         if collecting:
             gc.enable()

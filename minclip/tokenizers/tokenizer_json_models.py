@@ -50,7 +50,7 @@ class _Unigram:
         if set(map(type, pieces)) != {str} or not set(map(type, scores)) <= {float, int}:
             raise wrong
         self.ids = dict(zip(pieces, range(len(pieces)), strict=True))
-        self._scores = [float(score) for score in scores]
+        self._scores = list(map(float, scores))
         if not all(map(math.isfinite, self._scores)):
             raise TokenizerError(f"{name}: a score is not a finite number; get the file again")
         self._unknown = spec.get("unk_id")
