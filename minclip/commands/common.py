@@ -48,8 +48,8 @@ def model_argument(parser: argparse.ArgumentParser) -> None:
 
 def load_model(options: argparse.Namespace) -> Model:
     """The model that --model, --backend, --device and --dtype name, with --threads."""
-    named = {name: getattr(options, name, None) for name in ("backend", "device", "dtype", "threads")}
-    return load(options.model, **named)
+    threads = getattr(options, "threads", None)  # which not every command takes
+    return load(options.model, backend=options.backend, device=options.device, dtype=options.dtype, threads=threads)
 
 
 def draft_option(parser: argparse.ArgumentParser) -> None:

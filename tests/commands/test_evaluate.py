@@ -170,7 +170,7 @@ P = ("path", "label")
         ([P], [], "names no pictures"),
         ([("a.png", "dog")], [], "must begin with a line that names its columns"),
         ([], [], "must begin with a line that names its columns"),
-        ([("path", "caption"), ("a.png", "x")], ["--template", "a {}"], "--template and --confusion are for labels"),
+        ([("path", "caption"), ("a.png", "x")], ["--template", "a {}"], "--label-set and --confusion are for labels"),
         ([P, ("a.png", "dog"), ("b.png", "cat")], ["--confusion", "c.pdf"], "must end in .png, .csv, .json"),
         ([P, ("a.png", "dog"), ("b.png", "cat")], ["--confusion", "no/c.csv"], "no is not a folder"),
     ],
