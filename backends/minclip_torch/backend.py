@@ -39,6 +39,7 @@ class TorchBackend:
     """CPU, CUDA and MPS. device None is the fastest there is; dtype None is float32.
 
     Option `compile=True`: the towers go through `torch.compile`, which takes a while at the first call of each shape.
+    Option `threads`: how many compute on the CPU, in the whole process, as torch has it.
     """
 
     name = "torch"
@@ -64,6 +65,7 @@ class TorchBackend:
         device: str | None = None,
         dtype: str | None = None,
         compile: bool = False,
+        threads: int | None = None,
         **options: Any,
     ) -> TorchTowers:
         devices = self.devices()
@@ -75,7 +77,9 @@ class TorchBackend:
             has = ", ".join(self.dtypes(device))
             raise BackendError(f"backend 'torch' does not compute in {dtype!r} on {device}; it does in {has}")
         if options:
-            raise BackendError(f"backend 'torch' takes no option {', '.join(options)}; it takes compile")
+            raise BackendError(f"backend 'torch' takes no option {', '.join(options)}; it takes compile, threads")
+        if threads is not None:
+            torch.set_num_threads(threads)
         with out_of_memory(device, "its weights"):
             return TorchTowers(config, weights, torch.device(device), DTYPES[dtype], compiled=compile)
 
@@ -143,6 +147,19 @@ class TorchTowers:
             look("projection", embeds)
         return TowerOutput(state, pooled, embeds, None, record.hidden_states, record.attentions)
 
+    @torch.inference_mode()
+    def image_embeds(self, inputs: ImageInputs[Any]) -> Tensor | None:
+        """See `minclip.backend.GivesEmbeds.image_embeds`."""
+        with out_of_memory(str(self.device), "images", len(inputs.pixel_values)):
+            given = replace(inputs, pixel_values=tensor(inputs.pixel_values, self.device, self.dtype))
+            return self._vision(given, None, pooled_only=True)[2]
+
+    @torch.inference_mode()
+    def text_embeds(self, inputs: TextInputs[Any]) -> Tensor | None:
+        """See `minclip.backend.GivesEmbeds.text_embeds`."""
+        with out_of_memory(str(self.device), "texts", len(inputs.input_ids)):
+            return self._text(self._on_device(inputs), None, pooled_only=True)[2]
+
     def _recorder(
         self, hidden_states: bool, attentions: bool, note: Callable[[str, Any], None] | None
     ) -> tuple[Record, Look | None]:
@@ -158,16 +175,18 @@ class TorchTowers:
         given = {name: getattr(inputs, name) for name in types}
         return TextInputs(**{n: tensor(x, self.device, types[n]) for n, x in given.items() if x is not None})
 
-    def _run_vision(self, inputs: ImageInputs[Tensor], look: Look | None) -> tuple[Any, ...]:
+    def _run_vision(
+        self, inputs: ImageInputs[Tensor], look: Look | None, *, pooled_only: bool = False
+    ) -> tuple[Any, ...]:
         module = self.module
-        state, pooled = module.vision_model(inputs, *(() if look is None else (look,)))
+        state, pooled = module.vision_model(inputs, *(() if look is None else (look,)), pooled_only=pooled_only)
         embeds = module.visual_projection(pooled) if hasattr(module, "visual_projection") else None
         logits = module.classifier(state[:, 1:].mean(dim=1)) if hasattr(module, "classifier") else None
         return state, pooled, embeds, logits
 
-    def _run_text(self, inputs: TextInputs[Tensor], look: Look | None) -> tuple[Any, ...]:
+    def _run_text(self, inputs: TextInputs[Tensor], look: Look | None, *, pooled_only: bool = False) -> tuple[Any, ...]:
         module = self.module
-        state, pooled = module.text_model(inputs, *(() if look is None else (look,)))
+        state, pooled = module.text_model(inputs, *(() if look is None else (look,)), pooled_only=pooled_only)
         embeds = module.text_projection(pooled) if hasattr(module, "text_projection") else None
         return state, pooled, embeds
 

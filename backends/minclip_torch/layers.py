@@ -61,6 +61,21 @@ def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
     )
 
 
+def at(x: Tensor, kept: Tensor) -> Tensor:
+    """One token of each row: (b, t, ...), (b,) -> (b, 1, ...)"""
+    return x[torch.arange(len(x), device=x.device), kept].unsqueeze(1)
+
+
+def mask_at(mask: Tensor | None, causal: bool, kept: Tensor, x: Tensor) -> Tensor | None:
+    """The additive mask of those queries, (b, 1, 1, t); x (b, t, d) is what they attend to."""
+    if causal:
+        visible = torch.arange(x.shape[1], device=x.device) <= kept[:, None]
+        return additive_mask(visible[:, None, None], x.dtype)
+    if mask is None or mask.shape[-2] == 1:
+        return mask
+    return at(mask.transpose(1, 2), kept).transpose(1, 2)
+
+
 class SelfAttention(nn.Module):
     """Scaled dot-product attention in `heads` subspaces, with one product for queries, keys and values.
 
@@ -74,13 +89,26 @@ class SelfAttention(nn.Module):
         self.register_state_dict_post_hook(_split_qkv)
         self.register_load_state_dict_pre_hook(_fuse_qkv)
 
-    def attend(self, x: Tensor, mask: Tensor | None, causal: bool, head_mask: Tensor | None, look: Look) -> Tensor:
-        """x (b, t, d) -> context (b, t, d). mask: additive, broadcast to (b, h, t, t); causal: instead of a mask."""
+    def attend(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        head_mask: Tensor | None,
+        look: Look,
+        kept: Tensor | None = None,
+    ) -> Tensor:
+        """x (b, t, d) -> context (b, t, d), or (b, 1, d) of the tokens `kept` (b,).
+
+        mask: additive, broadcast to (b, h, t, t); causal: instead of a mask. kept: not with learned distances.
+        """
         b, t, d = x.shape
         q, k, v = self.qkv(x).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # each (b, h, t, k)
         look("q", q)
         look("k", k)
         look("v", v)
+        if kept is not None:
+            q, mask, causal = at(q.transpose(1, 2), kept).transpose(1, 2), mask_at(mask, causal, kept, x), False
         bias = self.relative_positions(q, k)
         dropout = self.dropout if self.training else 0.0
         if look.explicit or head_mask is not None:
@@ -90,7 +118,7 @@ class SelfAttention(nn.Module):
                 scaled = bias / math.sqrt(q.shape[-1])
                 mask = scaled if mask is None else scaled + mask
             context = F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal)
-        context = context.transpose(1, 2).reshape(b, t, d)
+        context = context.transpose(1, 2).reshape(b, -1, d)
         look("context", context)
         return context
 
@@ -194,12 +222,20 @@ class PreNormLayer(nn.Module):
         self.layer_norm2 = nn.LayerNorm(d, eps)
         self.mlp = ClipMlp(d, f, activation)
 
-    def forward(self, x: Tensor, mask: Tensor | None, causal: bool, head_mask: Tensor | None, look: Look) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        head_mask: Tensor | None,
+        look: Look,
+        kept: Tensor | None = None,
+    ) -> Tensor:
         y = self.layer_norm1(x)
         look("layer_norm1", y)
-        y = self.self_attn.out_proj(self.self_attn.attend(y, mask, causal, head_mask, look))
+        y = self.self_attn.out_proj(self.self_attn.attend(y, mask, causal, head_mask, look, kept))
         look("attention", y)
-        x = x + y
+        x = (x if kept is None else at(x, kept)) + y
         y = self.layer_norm2(x)
         look("layer_norm2", y)
         y = self.mlp(y, self.mlp.fc1, self.mlp.fc2, look)
@@ -281,10 +317,19 @@ class PostNormLayer(nn.Module):
         self.output = DenseNorm(f, d, eps, dropout)
         self.mlp = Mlp(activation)
 
-    def forward(self, x: Tensor, mask: Tensor | None, causal: bool, head_mask: Tensor | None, look: Look) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        head_mask: Tensor | None,
+        look: Look,
+        kept: Tensor | None = None,
+    ) -> Tensor:
         half = self.attention.output
-        y = half.dense(self.attention.self.attend(x, mask, causal, head_mask, look))
+        y = half.dense(self.attention.self.attend(x, mask, causal, head_mask, look, kept))
         look("attention", y)
+        x = x if kept is None else at(x, kept)
         x = half.LayerNorm(x + half.dropout(y))
         look("layer_norm1", x)
         y = self.mlp(x, self.intermediate.dense, self.output.dense, look)

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from minclip.config import Config, RobertaConfig, TextConfig, VisionConfig
 from minclip.inputs import ImageInputs, TextInputs
-from minclip_torch.layers import Look, PostNormLayer, PreNormLayer, additive_mask
+from minclip_torch.layers import Look, PostNormLayer, PreNormLayer, additive_mask, at
 
 UNSEEN = Look()
 
@@ -31,14 +31,25 @@ class Encoder(nn.Module):
         self.gradient_checkpointing = False
         self.add_module(name, nn.ModuleList(layers))
 
-    def forward(self, x: Tensor, mask: Tensor | None, causal: bool, head_mask: Tensor | None, look: Look) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        head_mask: Tensor | None,
+        look: Look,
+        kept: Tensor | None = None,
+    ) -> Tensor:
+        """kept (b,): the only token of each row whose state is wanted; the last layer then gives (b, 1, d)."""
         look("layers.input", x)
-        for i, layer in enumerate(self.get_submodule(self.name).children()):
+        layers = list(self.get_submodule(self.name).children())
+        for i, layer in enumerate(layers):
             factors = None if head_mask is None else head_mask[i]
             if self.gradient_checkpointing and self.training:
                 x = checkpoint(layer, x, mask, causal, factors, UNSEEN, use_reentrant=False)
             else:
-                x = layer(x, mask, causal, factors, look.at(f"layers.{i}"))
+                wanted = kept if i == len(layers) - 1 else None
+                x = layer(x, mask, causal, factors, look.at(f"layers.{i}"), wanted)
             look(f"layers.{i}.output", x)
         return x
 
@@ -100,7 +111,11 @@ def _interpolated(positions: Tensor, rows: int, columns: int) -> Tensor:
 
 
 class VisionTower(nn.Module):
-    """`vision_model`. Images -> last hidden state (b, t, d), pooled (b, d)."""
+    """`vision_model`. Images -> last hidden state (b, t, d), pooled (b, d).
+
+    pooled_only, here and of the text towers: the last layer is computed for the pooled token alone, and the state
+    returned is that one's, (b, 1, d).
+    """
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
@@ -109,10 +124,13 @@ class VisionTower(nn.Module):
         self.encoder = pre_norm_encoder(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def forward(self, inputs: ImageInputs[Tensor], look: Look = UNSEEN) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, inputs: ImageInputs[Tensor], look: Look = UNSEEN, *, pooled_only: bool = False
+    ) -> tuple[Tensor, Tensor]:
         x = self.embeddings(inputs.pixel_values, inputs.interpolate_pos_encoding)
         look("embeddings", x)
-        x = self.encoder(self.pre_layrnorm(x), None, False, None, look)
+        kept = torch.zeros(len(x), dtype=torch.long, device=x.device) if pooled_only else None
+        x = self.encoder(self.pre_layrnorm(x), None, False, None, look, kept)
         pooled = self.post_layernorm(x[:, 0])
         look("pooled", pooled)
         return x, pooled
@@ -142,7 +160,9 @@ class CausalTextTower(nn.Module):
         self.encoder = pre_norm_encoder(config)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def forward(self, inputs: TextInputs[Tensor], look: Look = UNSEEN) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, inputs: TextInputs[Tensor], look: Look = UNSEEN, *, pooled_only: bool = False
+    ) -> tuple[Tensor, Tensor]:
         ids, t = inputs.input_ids, inputs.input_ids.shape[1]
         tokens = self.embeddings.token_embedding(ids) if inputs.inputs_embeds is None else inputs.inputs_embeds
         positions = self.embeddings.position_embedding.weight
@@ -152,17 +172,19 @@ class CausalTextTower(nn.Module):
         if inputs.attention_mask is not None:
             causal = torch.ones(t, t, dtype=torch.bool, device=x.device).tril()
             mask = additive_mask(causal & inputs.attention_mask.bool()[:, None, None, :], x.dtype)  # (b, 1, t, t)
-        x = self.final_layer_norm(self.encoder(x, mask, mask is None, inputs.head_mask, look))
-        pooled = self.pool(x, inputs)
+        ends = self.ends(inputs)
+        kept = ends if pooled_only else None
+        x = self.final_layer_norm(self.encoder(x, mask, mask is None, inputs.head_mask, look, kept))
+        pooled = at(x, ends)[:, 0] if kept is None else x[:, 0]
         look("pooled", pooled)
         return x, pooled
 
-    def pool(self, x: Tensor, inputs: TextInputs[Tensor]) -> Tensor:
-        """The state at the token that ends each text. (b, t, d) -> (b, d)"""
+    def ends(self, inputs: TextInputs[Tensor]) -> Tensor:
+        """The token that ends each text, (b,)."""
         ids = inputs.input_ids
         if not self.config.pools_largest_id:
             ids = torch.isin(ids, torch.tensor(self.config.eos_token_id, device=ids.device)).int()
-        return x[torch.arange(len(x), device=x.device), ids.argmax(dim=1)]
+        return ids.argmax(dim=1)
 
 
 class RobertaEmbeddings(nn.Module):
@@ -211,7 +233,9 @@ class RobertaTextTower(nn.Module):
         self.transformation = nn.Linear(config.hidden_size, config.project_dim)
         self.pre_LN = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def forward(self, inputs: TextInputs[Tensor], look: Look = UNSEEN) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, inputs: TextInputs[Tensor], look: Look = UNSEEN, *, pooled_only: bool = False
+    ) -> tuple[Tensor, Tensor]:
         e, ids = self.roberta.embeddings, inputs.input_ids
         tokens = e.word_embeddings(ids) if inputs.inputs_embeds is None else inputs.inputs_embeds
         types = torch.zeros_like(ids) if inputs.token_type_ids is None else inputs.token_type_ids
@@ -227,7 +251,10 @@ class RobertaTextTower(nn.Module):
         mask = inputs.attention_mask
         if mask is not None:
             mask = additive_mask(mask.bool()[:, None, None, :], x.dtype)
-        x = self.pre_LN(self.roberta.encoder(x, mask, False, inputs.head_mask, look))
+        kept = None
+        if pooled_only and self.config.position_embedding_type == "absolute":
+            kept = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        x = self.pre_LN(self.roberta.encoder(x, mask, False, inputs.head_mask, look, kept))
         look("pre_LN", x)
         x = self.transformation(x)
         look("pooled", x[:, 0])
