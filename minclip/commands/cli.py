@@ -30,6 +30,7 @@ COMMANDS = {
     "embed": "Embed pictures or texts into an .npz file.",
     "explain": "Draw which patches and words the labels' scores rest on.",
     "info": "Describe a checkpoint: config, parameters, memory, files.",
+    "bench": "Measure speed and memory on this machine, beside its limits and the peers that are installed.",
     "diff": "Find the first step at which a backend leaves the NumPy reference.",
     "demo": "Rank labels in several languages for the bundled pictures, or for a picture of yours.",
     "models": "List the bundled models: name, languages, size, folder.",
