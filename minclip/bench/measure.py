@@ -32,7 +32,7 @@ class Row:
     """One thing measured: the figures of each competitor, one a round, in `unit`.
 
     section: the part of the report ("images", ...). figures: by competitor; ours begin with `OURS`, and `LIMIT` is what
-    the machine's matrix products allow. less_is_better: of seconds and bytes, not of rates.
+    the machine's matrix products allow. less_is_better: of seconds and bytes, not of rates. batch, dtype: where it has any.
     """
 
     section: str
@@ -40,6 +40,8 @@ class Row:
     unit: str
     figures: dict[str, list[float]]
     less_is_better: bool = False
+    batch: int | None = None
+    dtype: str | None = None
 
     @property
     def ours(self) -> list[str]:
@@ -66,6 +68,8 @@ class Row:
             "what": self.what,
             "unit": self.unit,
             "less_is_better": self.less_is_better,
+            "batch": self.batch,
+            "dtype": self.dtype,
             "medians": {name: self.median(name) for name in self.figures},
             "ratios": {ours: {other: self.ratio(ours, other) for other in self.others} for ours in self.ours},
             "rounds": self.figures,

@@ -1,6 +1,6 @@
 """Full-size architectures with random weights, on which speed does not depend, written as checkpoint folders.
 
-`python -m minclip.bench.random_models NAME FOLDER DTYPE` writes one, in a process of its own, whose memory is then free.
+`python -m minclip.bench.random_models NAME FOLDER DTYPE` writes one, in a process whose memory is then free.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ TOKENIZER = "mini-clip"  # the bundled model whose tokenizer the random ViT-B/32
 SMALL = "ViT-B/32"
 HUGE = "MetaCLIP 2 huge"
 
+
+def _size(width: int, *, layers: int, heads: int) -> dict[str, Any]:
+    return {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+    }
+
+
 # the released sizes, from smallest to largest (Radford et al. 2021, table 20; Cherti et al. 2023, table 1)
-_LARGE: dict[str, Any] = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-}
-_HUGE: dict[str, Any] = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 16,
-}
+_LARGE, _HUGE = _size(1024, layers=24, heads=16), _size(1280, layers=32, heads=16)
 VISION: dict[str, Callable[[], VisionConfig]] = {
     "ViT-B/32": lambda: VisionConfig(),
     "ViT-B/16": lambda: VisionConfig(patch_size=16),

@@ -52,7 +52,8 @@ def towers(plan: Plan, report: Report, models: Models, peers: Peers, tower: Towe
             theirs = agreeing(theirs, next(iter(ours.values()))(part), part, peers, tower, dtype)
             runs: dict[str, Run] = {name: partial(embed, part) for name, embed in (ours | theirs).items()}
             figures = measured(plan, report, peers, runs, tower, dtype, batch, batch)
-            report.rows.append(Row(unit, f"{what}, batch {batch}{tokens}, {dtype}", f"{unit}/s", figures))
+            called = f"{what}, batch {batch}{tokens}, {dtype}"
+            report.rows.append(Row(unit, called, f"{unit}/s", figures, batch=batch, dtype=dtype))
 
 
 def agreeing(
@@ -88,14 +89,13 @@ def measured(
 def embed_with(model: Model, tower: Tower) -> Embed:
     """A model's function from a batch to embeddings; of a tower without projection, its pooled output or logits."""
     name = "pixel_values" if tower == "vision" else "input_ids"
-    run: Callable[..., Any]
     if model.config.has_projection:
-        run = model.get_image_features if tower == "vision" else model.get_text_features
-        return lambda given: run(**{name: given})
-    run = model.vision_tower if tower == "vision" else model.text_tower
+        features: Callable[..., Any] = model.get_image_features if tower == "vision" else model.get_text_features
+        return lambda given: features(**{name: given})
+    tower_alone: Callable[..., Any] = model.vision_tower if tower == "vision" else model.text_tower
 
     def embed(given: np.ndarray) -> np.ndarray:
-        output = run(**{name: given})
+        output = tower_alone(**{name: given})
         rows: np.ndarray = output.pooler_output if output.logits is None else output.logits
         return rows
 
@@ -182,7 +182,7 @@ def end_to_end(plan: Plan, report: Report, models: Models, peers: Peers) -> None
                 runs["transformers"] = partial(peer, paths)
             figures = measured(plan, report, peers, runs, "vision", dtype, batch, len(paths))
             row = f"{len(paths)} {what} of {SIZE[0]}x{SIZE[1]} to embeddings, batch {batch}, {dtype}"
-            report.rows.append(Row("end to end", row, "images/s", figures))
+            report.rows.append(Row("end to end", row, "images/s", figures, batch=batch, dtype=dtype))
 
 
 def peers_encode(

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from minclip import checkpoints
+from minclip import checkpoints, notice
 from minclip.backend import get_backend
 from minclip.bench import growth, machine, memory, plot, report, sections, starts
 from minclip.bench.peers import NAMES, Peers
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="checkpoint folder, hub id, or name of a bundled model (default: ViT-B/32 with random weights)",
     )
+    parser.set_defaults(how_to_choose=f"name {notice.ANOTHER}")
     parser.add_argument("--backend", nargs="+", default=["numpy"], help="what computes (default: numpy)")
     parser.add_argument(
         "--dtype", nargs="+", default=["float32"], choices=DTYPES, help="in which numbers (default: float32)"
