@@ -32,7 +32,8 @@ class Row:
     """One thing measured: the figures of each competitor, one a round, in `unit`.
 
     section: the part of the report ("images", ...). figures: by competitor; ours begin with `OURS`, and `LIMIT` is what
-    the machine's matrix products allow. less_is_better: of seconds and bytes, not of rates. batch, dtype: where it has any.
+    the machine's matrix products allow. less_is_better: of seconds and bytes, not of rates. batch, dtype: where there
+    is one.
     """
 
     section: str

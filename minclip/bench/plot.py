@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any, BinaryIO
 
 from minclip.bench import growth, random_models
@@ -17,7 +18,7 @@ TITLES = {
     growth.MODEL: ("Model, by its GFLOP an image, batch 1", "milliseconds an image"),
 }
 OUR_COLOURS = ("#0f766e", "#c2410c", "#7c3aed", "#be185d")
-OTHER_COLOURS = ("#64748b", "#94a3b8", "#a8a29e", "#78716c")
+OTHER_COLOURS = (("#64748b", "s"), ("#94a3b8", "^"), ("#a3a36b", "D"), ("#6d8fc7", "v"))  # with the points' shapes
 
 
 def check() -> None:
@@ -32,17 +33,28 @@ def draw(report: Report, file: BinaryIO) -> None:
     """Write the panels that `report.growth` holds, both axes logarithmic, as an SVG."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     panels = [(name, TITLES[name]) for name in TITLES if name in report.growth]
+    drawn = styles(report)
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(5.2 * columns, 3.6 * rows + 0.9), layout="constrained")
     FigureCanvasSVG(figure)
     for place, (name, (title, unit)) in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, place)
-        draw_panel(axes, report.growth[name])
+        for series, points in report.growth[name].items():
+            axes.plot(*zip(*points, strict=True), label=series, **drawn[series])
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.grid(alpha=0.25, which="both", linewidth=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
         axes.set_title(title, fontsize=10, loc="left")
         axes.set_ylabel(unit, fontsize=9)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
         mark_x(axes, name, report.growth[name])
     handles = {text: line for axes in figure.axes for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
@@ -50,21 +62,19 @@ def draw(report: Report, file: BinaryIO) -> None:
     figure.savefig(file, format="svg")
 
 
-def draw_panel(axes: Any, panel: growth.Panel) -> None:
-    """Our series in colour, the peers' in grey, the machine's limit dashed."""
-    ours, others = iter(OUR_COLOURS * 9), iter(OTHER_COLOURS * 9)
-    for name, points in panel.items():
-        style: dict[str, Any] = {"color": next(others), "linewidth": 1.2, "marker": ".", "zorder": 1}
+def styles(report: Report) -> dict[str, dict[str, Any]]:
+    """How each series is drawn, the same in every panel: ours bold, the peers' thin, the machine's limit dashed."""
+    found: dict[str, dict[str, Any]] = {}
+    ours, others = cycle(OUR_COLOURS), cycle(OTHER_COLOURS)
+    for name in dict.fromkeys(name for panel in report.growth.values() for name in panel):
         if name.startswith(LIMIT):
-            style = {"color": "#111827", "linewidth": 1, "linestyle": "--", "zorder": 2}
+            found[name] = {"color": "#111827", "linewidth": 1, "linestyle": "--", "zorder": 2}
         elif name.startswith(OURS):
-            style = {"color": next(ours), "linewidth": 2, "marker": "o", "markersize": 4, "zorder": 3}
-        axes.plot(*zip(*points, strict=True), label=name, **style)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.grid(alpha=0.25, which="both", linewidth=0.5)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
+            found[name] = {"color": next(ours), "linewidth": 2, "marker": "o", "markersize": 4, "zorder": 3}
+        else:
+            colour, marker = next(others)
+            found[name] = {"color": colour, "linewidth": 1.2, "marker": marker, "markersize": 4, "zorder": 1}
+    return found
 
 
 def mark_x(axes: Any, name: str, panel: growth.Panel) -> None:
