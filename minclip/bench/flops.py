@@ -2,6 +2,8 @@
 
 An operation is a multiplication or an addition of two numbers, so a product of (n, k) and (k, m) has 2 n k m. All else
 (norms, activations, softmax) is left out: it is what a limit made from the matrix products does not allow time for.
+Counted is the definition, every token through every layer: who computes less (the last layer for the pooled token
+alone, say) may come above a limit made from it.
 """
 
 from __future__ import annotations

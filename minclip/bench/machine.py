@@ -15,6 +15,7 @@ import numpy as np
 
 from minclip.bench.flops import Work
 from minclip.bench.measure import Run, take_turns
+from minclip.threads import available_cores, linear_algebra
 
 ROWS, WIDTH, INNER = 2048, 768, 3072  # a step of ViT-B's MLP for a batch of about 40 images
 PRODUCT_FLOPS = 2 * ROWS * WIDTH * INNER
@@ -44,7 +45,7 @@ class Machine:
         found = {name: version_of(name) for name in PACKAGES}
         return cls(
             processor=processor_name(),
-            cores=cores(),
+            cores=available_cores(),
             system=f"{platform.system()} {platform.machine()}",
             python=platform.python_version(),
             numpy=np.__version__,
@@ -63,18 +64,6 @@ class Machine:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def linear_algebra() -> str:
-    """The library that NumPy's matrix products come from."""
-    config: Any = np.show_config(mode="dicts")
-    blas = config.get("Build Dependencies", {}).get("blas", {})
-    return " ".join(str(blas[key]) for key in ("name", "version") if key in blas) or "an unknown linear algebra"
 
 
 def processor_name() -> str:

@@ -20,7 +20,7 @@ def lines(report: Report) -> list[str]:
         f"{report.model}, on the CPU{threads}; {rounds} in which all take turns; in brackets how many times better "
         f"minclip is",
         f"{LIMIT}: {report.flops / 1e9:,.0f} GFLOP/s in NumPy's float32 products, {report.bandwidth / 1e9:,.1f} GB/s "
-        f"from memory",
+        f"from memory, for every token through every layer",
         "",
         *table(report.rows),
         *([""] if report.left_out else []),

@@ -7,6 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from minclip import checkpoints, notice
 from minclip.backend import get_backend
 from minclip.bench import growth, machine, memory, plot, report, sections, starts
@@ -59,19 +61,20 @@ def run(options: argparse.Namespace) -> int:
     check(options)
     if options.model is not None:
         checkpoints.locate(options.model)  # raises where there is none, before anything is measured
-    note("the machine's limits")
-    found = Report(
-        machine=machine.Machine.this(),
-        model=options.model or "",
-        flops=machine.product_rate(options.rounds),
-        bandwidth=machine.memory_bandwidth(options.rounds),
-        rounds=options.rounds,
-        threads=options.threads,
-    )
-    if options.memory:
-        memory.measure(found, options.model, options.against, note)
-    else:
-        measure(options, found)
+    with threadpool_limits(options.threads, user_api="blas"):  # None: as it is; the products of the limit heed it, too
+        note("the machine's limits")
+        found = Report(
+            machine=machine.Machine.this(),
+            model=options.model or "",
+            flops=machine.product_rate(options.rounds),
+            bandwidth=machine.memory_bandwidth(options.rounds),
+            rounds=options.rounds,
+            threads=options.threads,
+        )
+        if options.memory:
+            memory.measure(found, options.model, options.against, note)
+        else:
+            measure(options, found)
     if options.plot:
         with common.writing(options.plot) as file:
             plot.draw(found, file)
