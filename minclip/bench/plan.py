@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from minclip import checkpoints
@@ -51,17 +52,26 @@ class Plan:
 
 @dataclass
 class Report:
-    """What was found. left_out: what was not measured, and why. growth: see `minclip.bench.growth`."""
+    """What was found.
+
+    rates: operations a second in float32 products, before and throughout the run. bandwidth: bytes a second from
+    memory. left_out: what was not measured, and why. growth: see `minclip.bench.growth`.
+    """
 
     machine: Machine
     model: str
-    flops: float
+    rates: list[float]
     bandwidth: float
     rounds: int
     threads: int | None
     rows: list[Row] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     growth: dict[str, dict[str, list[tuple[float, float]]]] = field(default_factory=dict)
+
+    @property
+    def flops(self) -> float:
+        """Operations a second that the machine makes in float32 products: the median of `rates`."""
+        return median(self.rates)
 
 
 def locate(model: str | None, scratch: Path) -> tuple[str, Path]:

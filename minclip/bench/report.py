@@ -14,7 +14,7 @@ COLUMNS = (LIMIT, *(name for peer in NAMES for name in (peer, *((COMPILED,) if p
 def lines(report: Report) -> list[str]:
     """The machine, what was measured, the table, and what was left out."""
     rounds = f"median of {report.rounds} rounds" if report.rounds > 1 else "one round"
-    threads = "" if report.threads is None else f", {report.threads} threads"
+    threads = "" if report.threads is None else f", {report.threads} thread{'s'[: report.threads != 1]}"
     return [
         str(report.machine),
         f"{report.model}, on the CPU{threads}; {rounds} in which all take turns; in brackets how many times better "

@@ -77,6 +77,8 @@ def measured(
     with quiet():
         seconds = take_turns(runs | ({} if product is None else {LIMIT: product}), plan.rounds)
     figures = rates({name: seconds[name] for name in runs}, count)
+    if product is not None and dtype == "float32":
+        report.rates += [machine.PRODUCT_FLOPS / second for second in seconds[LIMIT]]
     if product is not None:
         work = image_work(plan.config) if tower == "vision" else text_work(plan.config, text_tokens(plan.config))
         size, bandwidth = NUMBER_BYTES[dtype], report.bandwidth

@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         found = Report(
             machine=machine.Machine.this(),
             model=options.model or "",
-            flops=machine.product_rate(options.rounds),
+            rates=[machine.product_rate(options.rounds)],
             bandwidth=machine.memory_bandwidth(options.rounds),
             rounds=options.rounds,
             threads=options.threads,

@@ -33,7 +33,7 @@ def rows(draw: st.DrawFn) -> Row:
 
 def a_report(found: list[Row]) -> Report:
     this = Machine("a processor", 2, "Linux", "3.11", "2.0", "some BLAS", {"openvino": "1.0"}, {}, "2026-01-02")
-    return Report(this, "a model", 4e11, 2e10, 3, None, found, {"a peer": "not installed"})
+    return Report(this, "a model", [1e10, 4e11, 5e11], 2e10, 3, None, found, {"a peer": "not installed"})
 
 
 def test_competitors_take_turns_after_a_run_that_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
