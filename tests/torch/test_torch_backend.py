@@ -28,6 +28,7 @@ from minclip.testing import BackendConformance
 from minclip.testing.strategies import weights
 from minclip_torch import Clip, TorchBackend
 from minclip_torch.backend import load_weights, out_of_memory
+from minclip_torch.packed import PackedLinear
 from minclip_torch.pixels import resize as resize_on_device
 
 transformers.logging.disable_progress_bar()
@@ -213,6 +214,19 @@ def test_answers_are_the_references_end_to_end(miniature: Path, pictures: list[I
     np.testing.assert_array_equal(
         model.encode_image(pictures, resize_on_device=True, batch_size=5), model.encode_image(pictures, batch_size=5)
     )
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_whichever_layers_are_faster_here_the_answers_are_the_references(
+    packed: bool, miniature: Path, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minclip_torch.packed.packed_is_faster", lambda *_: packed)
+    model = minclip.load(miniature, backend="torch", device="cpu")
+    kinds = {type(module) for module in model.towers.module.modules()}  # type: ignore[attr-defined]
+    if torch.backends.mkldnn.is_available():
+        assert (PackedLinear in kinds) == packed
+    expected = minclip.load(miniature).encode_image(pictures)
+    np.testing.assert_allclose(model.encode_image(pictures), expected, atol=1e-5)
 
 
 def test_native_embeddings_stay_tensors(miniature: Path, pictures: list[Image.Image]) -> None:
