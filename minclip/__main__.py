@@ -1,7 +1,11 @@
 """The command `minclip`, also as `python -m minclip`."""
 
-import signal
 import sys
+
+try:  # what `signal` is made of, in C: importing it runs no Python, in the midst of which Ctrl-C could come
+    import _signal as signal  # type: ignore[import-not-found, unused-ignore]
+except ImportError:  # a Python made otherwise
+    import signal
 
 
 def main() -> int:

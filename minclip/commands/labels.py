@@ -31,5 +31,6 @@ def run(options: argparse.Namespace) -> int:
         model = common.load_model(options)
         found = model.label_set(labels, templates, batch_size=options.batch_size, progress=sys.stderr.isatty())
         found.write(file)
-    print(f"wrote {len(found)} labels in {len(templates)} templates to {options.output}", file=sys.stderr)
+    each = "" if len(templates) == 1 else f", each in {len(templates)} templates,"
+    print(f"wrote {len(found)} labels{each} to {options.output}", file=sys.stderr)
     return 0
