@@ -31,6 +31,6 @@ def run(options: argparse.Namespace) -> int:
         model = common.load_model(options)
         found = model.label_set(labels, templates, batch_size=options.batch_size, progress=sys.stderr.isatty())
         found.write(file)
-    each = "" if len(templates) == 1 else f", each in {len(templates)} templates,"
+    each = "" if len(templates) == 1 else f" in {len(templates)} templates"
     print(f"wrote {len(found)} labels{each} to {options.output}", file=sys.stderr)
     return 0
