@@ -85,10 +85,20 @@ class TorchBackend:
 
 
 class TorchTowers:
-    """A checkpoint's towers on one device, for inference. `module` is the frozen `Clip`."""
+    """A checkpoint's towers on one device, for inference. `module` is the frozen `Clip`.
+
+    packed: whether float32 layers on a CPU are packed (`minclip_torch.packed`); None is what is faster here.
+    """
 
     def __init__(
-        self, config: Config, weights: Weights, device: torch.device, dtype: torch.dtype, *, compiled: bool = False
+        self,
+        config: Config,
+        weights: Weights,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        compiled: bool = False,
+        packed: bool | None = None,
     ) -> None:
         self.config, self.device, self.dtype = config, device, dtype
         self._weights, self._compiled = weights, compiled
@@ -101,13 +111,14 @@ class TorchTowers:
                 layer.fold_quick_gelu()
         self.module = module.to(device, dtype)
         if device.type == "cpu" and not compiled:  # the compiler cannot look into packed weights
-            pack(self.module)
+            packed = pack(self.module, packed)
+        self._packed = packed
         self._vision: Callable[..., Any] = torch.compile(self._run_vision) if compiled else self._run_vision
         self._text: Callable[..., Any] = torch.compile(self._run_text) if compiled else self._run_text
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as what it was built from: packed weights and compiled functions cannot be."""
-        build = partial(TorchTowers, compiled=self._compiled)
+        """Pickled as what it was built from, to answer to the bit: packed weights and compiled functions cannot be."""
+        build = partial(TorchTowers, compiled=self._compiled, packed=self._packed)
         return build, (self.config, self._weights, self.device, self.dtype)
 
     @torch.inference_mode()

@@ -172,12 +172,16 @@ class CausalTextTower(nn.Module):
         if inputs.attention_mask is not None:
             causal = torch.ones(t, t, dtype=torch.bool, device=x.device).tril()
             mask = additive_mask(causal & inputs.attention_mask.bool()[:, None, None, :], x.dtype)  # (b, 1, t, t)
-        ends = self.ends(inputs)
-        kept = ends if pooled_only else None
+        one_token = type(self).pool is CausalTextTower.pool  # and not a subclass's, which may need them all
+        kept = self.ends(inputs) if pooled_only and one_token else None
         x = self.final_layer_norm(self.encoder(x, mask, mask is None, inputs.head_mask, look, kept))
-        pooled = at(x, ends)[:, 0] if kept is None else x[:, 0]
+        pooled = self.pool(x, inputs) if kept is None else x[:, 0]
         look("pooled", pooled)
         return x, pooled
+
+    def pool(self, x: Tensor, inputs: TextInputs[Tensor]) -> Tensor:
+        """The state at the token that ends each text. (b, t, d) -> (b, d)"""
+        return at(x, self.ends(inputs))[:, 0]
 
     def ends(self, inputs: TextInputs[Tensor]) -> Tensor:
         """The token that ends each text, (b,)."""

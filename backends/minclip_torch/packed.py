@@ -28,6 +28,7 @@ class PackedLinear(nn.Module):
 
 
 ROWS = 512  # of the product that is timed
+ALIGNED = 64  # bytes: MKL rounds otherwise where a weight begins in the midst of a line of the cache, as in a file
 
 
 @lru_cache
@@ -45,18 +46,27 @@ def packed_is_faster(n_in: int, n_out: int, threads: int) -> bool:
     return shortest[1] < shortest[0]
 
 
-def pack(module: nn.Module) -> None:
-    """Replace every `nn.Linear` below `module` that gains from it, where this torch has the operators for its dtype."""
+def pack(module: nn.Module, always: bool | None = None) -> bool:
+    """Replace every `nn.Linear` below `module` that gains from it, where this torch has the operators for its dtype.
+
+    always: whether float32 layers are packed, None where that is to be timed. Returns whether they are.
+    """
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
-        return
+        return False
     dtypes = {torch.float32}
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # by this CPU
         dtypes.add(torch.bfloat16)
-    sizes = [(child.in_features, child.out_features) for child in module.modules() if type(child) is nn.Linear]
-    largest = max(sizes, key=lambda size: size[0] * size[1], default=(1, 1))
+    if always is None:
+        layers = [m for m in module.modules() if type(m) is nn.Linear and m.weight.dtype == torch.float32]
+        sizes = [(layer.in_features, layer.out_features) for layer in layers]
+        largest = max(sizes, key=lambda size: size[0] * size[1], default=None)
+        always = largest is not None and packed_is_faster(*largest, torch.get_num_threads())
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is not nn.Linear or child.weight.dtype not in dtypes:
                 continue
-            if child.weight.dtype != torch.float32 or packed_is_faster(*largest, torch.get_num_threads()):
+            if always or child.weight.dtype != torch.float32:
                 setattr(parent, name, PackedLinear(child))
+            elif child.weight.data_ptr() % ALIGNED:
+                child.weight = nn.Parameter(child.weight.detach().clone(), requires_grad=False)
+    return always
