@@ -72,10 +72,13 @@ def text_rows(
 ) -> BackendArray:
     """The rows (n, p) of texts, in their order. embed: gives those of a batch.
 
-    Equal texts are embedded once, and texts of like length together, so that a batch holds little padding; the longest
-    come first, which tells at once whether the memory is enough. UTF-8 is about as long as the tokens in any script.
+    Equal texts are embedded once. Where there are several batches, texts of like length are embedded together, so that
+    a batch holds little padding; the longest come first, which tells at once whether the memory is enough. UTF-8 is
+    about as long as the tokens in any script.
     """
-    different = sorted(dict.fromkeys(texts), key=lambda text: -len(text.encode(errors="surrogatepass")))
+    different = list(dict.fromkeys(texts))
+    if len(different) > batch_size:
+        different.sort(key=lambda text: -len(text.encode(errors="surrogatepass")))
     row = {text: i for i, text in enumerate(different)}
     rows = np.array([row[text] for text in texts])
     bar.advance(len(texts) - len(different))
