@@ -18,7 +18,6 @@ from minclip.model import Model, Source
 from minclip.notice import announce_bundled
 from minclip.processor import Processor
 from minclip.ranking import Ranking
-from minclip.threads import checked_threads
 
 
 def load(
@@ -50,7 +49,7 @@ def load(
     """
     factory = get_backend(backend)
     if threads is not None:
-        options["threads"] = checked_threads(threads)
+        options["threads"] = threads  # a backend without such an option says so
     path = checkpoints.locate(source)
     config, weights = checkpoints.read(path, mmap=mmap)
     processor = Processor.from_checkpoint(path, config)

@@ -263,7 +263,7 @@ class Model:
     ) -> np.ndarray | BackendArray:
         """Embed texts: float32 (n, projection_dim), unit length. `native` as for `encode_image`.
 
-        Equal texts are computed once, and texts of like length together.
+        Equal texts are computed once, and texts of like length together where there are several batches.
         """
         batch = checked_texts(texts)
         check_batch_size(batch_size)

@@ -44,10 +44,8 @@ def _quota(root: Path) -> float:
 def default_threads() -> int:
     """Threads for NumPy's towers: the cores that are ours, or fewer where the library was set to fewer (its environment
     variables, such as OPENBLAS_NUM_THREADS); one where it cannot be kept to one thread, as it uses several itself."""
-    libraries = _libraries()
-    if not libraries:
-        return 1
-    return max(1, min(available_cores(), *(library.num_threads or 1 for library in libraries)))
+    numbers = _one_thread.otherwise()
+    return max(1, min(available_cores(), *numbers)) if numbers else 1
 
 
 def checked_threads(threads: int) -> int:
@@ -60,10 +58,9 @@ def checked_threads(threads: int) -> int:
 def linear_algebra() -> str:
     """What multiplies NumPy's matrices, in words: "openblas 0.3.31 with Haswell kernels, 2 threads"."""
     found = []
-    for library in _libraries():
+    for library, threads in zip(_libraries(), _one_thread.otherwise(), strict=True):
         info = library.info()
         kernels = f" with {info['architecture']} kernels" if info.get("architecture") else ""
-        threads = info["num_threads"] or 1
         found.append(f"{info['internal_api']} {info['version'] or ''}{kernels}, {threads} thread{'s'[: threads != 1]}")
     return "; ".join(found) or "a library whose threads cannot be set"
 
@@ -84,13 +81,20 @@ class _OneThread:
         self._users = 0
         self._before: list[int] = []
 
+    def otherwise(self) -> list[int]:
+        """How many threads each library has while nobody keeps it to one."""
+        with self._lock:
+            return self._before if self._users else [library.num_threads or 1 for library in _libraries()]
+
     @contextmanager
     def wanted(self) -> Iterator[None]:
+        """One thread each within. The first who comes sets that, the last who leaves puts back what was before."""
+        before = self.otherwise()
         with self._lock:
+            if not self._users:
+                self._before = before
+                self._set([1] * len(before))
             self._users += 1
-            if self._users == 1:
-                self._before = [library.num_threads or 1 for library in _libraries()]
-                self._set([1] * len(self._before))
         try:
             yield
         finally:
@@ -108,13 +112,13 @@ _one_thread = _OneThread()
 
 
 class Team:
-    """`size` threads that share out work, the caller's own among them. None: `default_threads()`.
+    """`size` threads that share out work, the caller's own among them. None: `default_threads()`. ValueError for none.
 
     Where no thread can be started, the caller does all of it.
     """
 
     def __init__(self, size: int | None = None) -> None:
-        self.size = default_threads() if size is None else size
+        self.size = default_threads() if size is None else checked_threads(size)
         self._helpers: ThreadPoolExecutor | None = None
 
     @contextmanager

@@ -98,6 +98,17 @@ def test_the_library_has_one_thread_until_the_last_run_ends(monkeypatch: pytest.
     assert now() == [4, 7]
 
 
+def test_a_model_loaded_during_a_run_has_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    libraries = (Library(4),)
+    monkeypatch.setattr(threads, "_libraries", lambda: libraries)
+    monkeypatch.setattr(threads, "available_cores", lambda: 8)
+    with Team(2).at_work():
+        assert libraries[0].num_threads == 1
+        assert Team().size == 4
+        assert "4 threads" in threads.linear_algebra()
+    assert Team().size == 4
+
+
 def test_threads_are_the_cores_that_are_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if hasattr(os, "sched_getaffinity"):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
@@ -133,10 +144,14 @@ def test_a_container_limits_the_cores(files: dict[str, str], cores: float, tmp_p
     assert threads._quota(tmp_path) == cores
 
 
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("bad", [0, -1, 1.5, "2", True])
-def test_a_number_of_threads_that_is_none_is_refused(bad: object, miniature: Path) -> None:
+def test_a_number_of_threads_that_is_none_is_refused(bad: object, backend: str, miniature: Path) -> None:
     with pytest.raises(ValueError, match="threads must be a whole number of at least 1, not"):
-        minclip.load(miniature, threads=bad)  # type: ignore[arg-type]
+        minclip.load(miniature, backend=backend, threads=bad)  # type: ignore[arg-type]
+    small = minclip.load(miniature).config
+    with pytest.raises(ValueError, match="threads must be a whole number of at least 1, not"):
+        minclip.Model.from_config(small, backend=backend, threads=bad)
 
 
 def test_models_with_threads_can_be_sent_to_another_process(miniature: Path) -> None:

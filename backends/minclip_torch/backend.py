@@ -20,6 +20,7 @@ from minclip.errors import BackendError
 from minclip.images import ImageProcessor
 from minclip.inputs import ImageInputs, TextInputs
 from minclip.outputs import TowerOutput
+from minclip.threads import checked_threads
 from minclip.weights import BFLOAT16, Weights
 from minclip_torch.gradients import contrastive
 from minclip_torch.layers import Look, PostNormLayer, PreNormLayer
@@ -79,7 +80,7 @@ class TorchBackend:
         if options:
             raise BackendError(f"backend 'torch' takes no option {', '.join(options)}; it takes compile, threads")
         if threads is not None:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(checked_threads(threads))
         with out_of_memory(device, "its weights"):
             return TorchTowers(config, weights, torch.device(device), DTYPES[dtype], compiled=compile)
 
