@@ -1,6 +1,6 @@
 """How good the maps of `minclip.explain` are: deletion and insertion over held-out drawings.
 
-    python -m minclip_torch.training.emoji.pictures data/emoji
+    python -m minclip_torch.training.miniatures.pictures data/emoji
     python tests/explanations.py data/emoji/test.jsonl --every 5
 
 For each drawing and its English name, patches are removed (painted white) in the order of the map, most relevant first,

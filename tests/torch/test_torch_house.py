@@ -33,9 +33,9 @@ def test_finding_the_backend_through_its_entry_point_imports_none_of_the_trainer
     "code",
     [
         "import minclip_torch; dir(minclip_torch)",
-        "from minclip_torch.training.emoji import drawing, pictures",
+        "from minclip_torch.training.miniatures import drawing, pictures",
         "import runpy, sys; sys.argv = ['pictures', '--help']\n"
-        "try: runpy.run_module('minclip_torch.training.emoji.pictures', run_name='__main__')\n"
+        "try: runpy.run_module('minclip_torch.training.miniatures.pictures', run_name='__main__')\n"
         "except SystemExit: pass",
     ],
     ids=["the package", "the drawings", "the command"],
@@ -59,7 +59,7 @@ def test_the_package_has_its_names_and_no_others() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["training", "training.evaluate", "training.emoji.pictures", "training.emoji.miniatures"]
+    "name", ["training", "training.evaluate", "training.miniatures.pictures", "training.miniatures"]
 )
 def test_the_help_of_a_command_is_what_was_typed(name: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}

@@ -1,6 +1,6 @@
 """The three bundled models: each trained the way its paper describes, on a small scale.
 
-    python -m minclip_torch.training.emoji.miniatures data/emoji runs
+    python -m minclip_torch.training.miniatures data/emoji runs
 
 makes a start folder for each (config, tokenizer, image processor, no weights) and trains it from nothing:
 
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -179,8 +178,8 @@ def make(name: str, data: Path, runs: Path, *, compiled: bool = True, **options:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m minclip_torch.training.emoji.miniatures")
-    parser.add_argument("data", type=Path, help="the folder that minclip_torch.training.emoji.pictures wrote")
+    parser = argparse.ArgumentParser(prog="python -m minclip_torch.training.miniatures")
+    parser.add_argument("data", type=Path, help="the folder that minclip_torch.training.miniatures.pictures wrote")
     parser.add_argument("runs", type=Path, help="where the runs are to lie")
     parser.add_argument("--only", nargs="*", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--device", default="cpu")
@@ -192,7 +191,3 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{name}: {make(name, options.data, options.runs, compiled=options.compile, device=options.device)}")
 
     return exit_code(body, when_stopped=RESUME)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,8 +14,8 @@ import minclip
 from minclip import checkpoints
 from minclip.config import Config, read_config
 from minclip_torch.modules import Clip
-from minclip_torch.training.emoji import miniatures
-from minclip_torch.training.emoji.miniatures import RECIPES, main, start
+from minclip_torch.training.miniatures import recipes
+from minclip_torch.training.miniatures.recipes import RECIPES, main, start
 
 SHORT = {"steps": 2, "batch_size": 6, "compile": False}
 TOWER = ("vision_model.", "visual_projection.", "logit_scale")
@@ -23,7 +23,7 @@ TOWER = ("vision_model.", "visual_projection.", "logit_scale")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The layout that `minclip_torch.training.emoji.pictures` writes."""
+    """The layout that `minclip_torch.training.miniatures.pictures` writes."""
     folder = tmp_path_factory.mktemp("emoji")
     path = write_data(folder)
     (folder / "test.jsonl").write_bytes(path.read_bytes())
@@ -36,9 +36,9 @@ def made(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs of all three, each of two steps."""
     runs = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(miniatures, "PIECES", 30)
+        patch.setattr(recipes, "PIECES", 30)
         short = {name: tuple(replace(recipe, **SHORT) for recipe in recipes) for name, recipes in RECIPES.items()}
-        patch.setattr(miniatures, "RECIPES", short)
+        patch.setattr(recipes, "RECIPES", short)
         assert main([str(data), str(runs)]) == 0
     return runs
 
@@ -71,9 +71,9 @@ def test_metaclip_2_begins_with_nothing(made: Path) -> None:
 
 
 def test_a_second_call_finds_the_runs_done(data: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(miniatures, "PIECES", 30)
+    monkeypatch.setattr(recipes, "PIECES", 30)
     short = {name: tuple(replace(recipe, **SHORT) for recipe in recipes) for name, recipes in RECIPES.items()}
-    monkeypatch.setattr(miniatures, "RECIPES", short)
+    monkeypatch.setattr(recipes, "RECIPES", short)
     before = (made / "altclip-2" / "model" / "model.safetensors").read_bytes()
     assert main([str(data), str(made), "--only", "altclip"]) == 0
     assert (made / "altclip-2" / "model" / "model.safetensors").read_bytes() == before
@@ -83,7 +83,7 @@ def test_a_second_call_finds_the_runs_done(data: Path, made: Path, monkeypatch: 
 def test_a_start_says_how_long_a_text_may_be(
     name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(miniatures, "PIECES", 30)
+    monkeypatch.setattr(recipes, "PIECES", 30)
     config = read_config(start(name, data, tmp_path))
     assert config.text_config is not None
     said = json.loads((tmp_path / "tokenizer_config.json").read_text())
@@ -93,9 +93,9 @@ def test_a_start_says_how_long_a_text_may_be(
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_full_size_start_fits_the_box(name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In half precision, with the vocabulary that it has when all names are there."""
-    monkeypatch.setattr(miniatures, "PIECES", 30)
+    monkeypatch.setattr(recipes, "PIECES", 30)
     given = read_config(start(name, data, tmp_path)).to_dict()
-    given["text_config"]["vocab_size"] = miniatures.BPE_SIZE if name == "clip" else 5002
+    given["text_config"]["vocab_size"] = recipes.BPE_SIZE if name == "clip" else 5002
     config = Config.from_dict(given)
     assert sum(p.numel() for p in Clip(config).parameters()) * 2 < 7.5e6
 
@@ -103,7 +103,7 @@ def test_a_full_size_start_fits_the_box(name: str, data: Path, tmp_path: Path, m
 def test_no_clip_to_learn_from_is_said_in_one_line(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(miniatures, "PIECES", 30)
+    monkeypatch.setattr(recipes, "PIECES", 30)
     assert main([str(data), str(tmp_path), "--only", "altclip"]) == 1
     line = capsys.readouterr().err.strip()
     assert line.startswith("minclip: ")

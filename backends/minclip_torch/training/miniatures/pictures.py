@@ -1,6 +1,6 @@
 """Make the training set of the bundled models: emoji by seven artists, with their names in twenty-five languages.
 
-    python -m minclip_torch.training.emoji.pictures data/emoji
+    python -m minclip_torch.training.miniatures.pictures data/emoji
 
 fetches nine pinned npm packages by name, checks their digests, rasterizes, and writes
 
@@ -34,7 +34,7 @@ from typing import Any
 
 from minclip.errors import MinclipError
 from minclip_torch.training.command import exit_code
-from minclip_torch.training.emoji.drawing import document, pixels, redraw
+from minclip_torch.training.miniatures.drawing import document, pixels, redraw
 
 
 class PicturesError(MinclipError):
@@ -294,7 +294,7 @@ def _progress(done: int, of: int) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Make the data set. Returns the exit code: 0, 1 where it cannot be made, 130 where it was stopped."""
     parser = argparse.ArgumentParser(
-        prog="python -m minclip_torch.training.emoji.pictures", description=(__doc__ or "").split("\n\n")[0]
+        prog="python -m minclip_torch.training.miniatures.pictures", description=(__doc__ or "").split("\n\n")[0]
     )
     parser.add_argument("folder", type=Path, help="where the data set is to lie")
     parser.add_argument(

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from minclip_torch.training.dataset import read_entries
-from minclip_torch.training.emoji import pictures
-from minclip_torch.training.emoji.drawing import STYLES, document, expand, pixels, redraw
-from minclip_torch.training.emoji.pictures import ARTISTS, EVERYDAY, HELD_OUT, PicturesError
+from minclip_torch.training.miniatures import pictures
+from minclip_torch.training.miniatures.drawing import STYLES, document, expand, pixels, redraw
+from minclip_torch.training.miniatures.pictures import ARTISTS, EVERYDAY, HELD_OUT, PicturesError
 
 # --- drawings ------------------------------------------------------------------------------------------------------
 
