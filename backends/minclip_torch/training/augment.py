@@ -1,4 +1,5 @@
-"""Image augmentation: affine moves, colour changes, drawn edges and outlines, backgrounds, blur, erasing.
+"""Image augmentation: of drawings by affine moves, colour changes, drawn edges and outlines, backgrounds, blur and
+erasing; of photographs by crops, light and colour, blur and erasing.
 
 All random numbers are drawn first (`draw`), for the whole batch and from one generator; `augment` is a function of
 them and of the rows that it is given. So each row comes out the same however a batch is split over processes.
@@ -37,11 +38,22 @@ def over_white(pixels: Tensor) -> Tensor:
     return x[:, :3] * x[:, 3:] + 1 - x[:, 3:]
 
 
-def augment(pixels: Tensor, mirror: Tensor, draws: Draws, side: int) -> Tensor:
-    """RGBA bytes (b, 4, s, s) -> (b, 3, side, side) in 0 to 1, augmented and on a background.
+def augment(pixels: Tensor, mirror: Tensor, photograph: Tensor, draws: Draws, side: int) -> Tensor:
+    """RGBA bytes (b, 4, s, s) -> (b, 3, side, side) in 0 to 1, augmented, without transparency.
 
-    mirror (b): which images may be mirrored.
+    mirror (b): which images may be mirrored. photograph (b): which are photographs; the others are drawings.
     """
+    found = torch.empty(len(pixels), 3, side, side)
+    for change, kind in ((drawings, ~photograph), (photographs, photograph)):
+        rows = kind.nonzero()[:, 0]
+        if len(rows):
+            mine = {name: value[rows] for name, value in draws.items()}
+            found[rows] = change(pixels[rows], mirror[rows], mine, side)
+    return found
+
+
+def drawings(pixels: Tensor, mirror: Tensor, draws: Draws, side: int) -> Tensor:
+    """Rows of drawings: turned, recoloured, redrawn, and laid on a background."""
     uniform = _uniforms(draws["u"])
     x = pixels.float() / 255
     x[:, :3] *= x[:, 3:]  # premultiplied, so that the colour of transparent pixels does not bleed in
@@ -54,6 +66,17 @@ def augment(pixels: Tensor, mirror: Tensor, draws: Draws, side: int) -> Tensor:
     colour, alpha = _outline(colour, alpha, uniform)
     x = colour + (1 - alpha) * _background(draws["noise"], uniform, side)
     x = _where(uniform() < 0.25, _blur, x, alpha, uniform(0.3, 1.0))
+    x = _erase(x, uniform)
+    return x.clamp_(0, 1)
+
+
+def photographs(pixels: Tensor, mirror: Tensor, draws: Draws, side: int) -> Tensor:
+    """Rows of photographs: cropped within the picture, in another light."""
+    uniform = _uniforms(draws["u"])
+    flip = mirror & (uniform() < 0.5)
+    x = _crop(over_white(pixels), flip, uniform, side)
+    x = _relight(x, uniform)
+    x = _where(uniform() < 0.2, _blur, x, x, uniform(0.2, 0.8))
     x = _erase(x, uniform)
     return x.clamp_(0, 1)
 
@@ -93,6 +116,28 @@ def _move(x: Tensor, flip: Tensor, uniform: Uniform, side: int) -> Tensor:
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
+def _crop(x: Tensor, flip: Tensor, uniform: Uniform, side: int) -> Tensor:
+    """Random resized crop (Szegedy et al. 2015): 0.4 to 1 of the area, 3:4 to 4:3, nowhere beyond the edges."""
+    area, ratio = uniform(0.4, 1.0), torch.exp(uniform(-1, 1) * math.log(4 / 3))
+    width, height = ((area * r).sqrt().clamp_max(1) for r in (ratio, 1 / ratio))
+    left, top = uniform(-1, 1) * (1 - width), uniform(-1, 1) * (1 - height)  # of the crop's centre, from the middle
+    zero, across = torch.zeros_like(area), torch.where(flip, -width, width)
+    theta = torch.stack([torch.stack([across, zero, left], 1), torch.stack([zero, height, top], 1)], 1)
+    grid = F.affine_grid(theta, [len(x), 3, side, side], align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _relight(x: Tensor, uniform: Uniform) -> Tensor:
+    """Hue, slightly, saturation (6 in 100 become grey), white balance, contrast and brightness."""
+    hue = (uniform(-1, 1) + uniform(-1, 1)) * 0.06
+    saturation = torch.where(uniform() < 0.06, torch.zeros_like(hue), uniform(0.7, 1.3))
+    mixed = (_turn(hue, saturation) @ x.flatten(2)).view_as(x)
+    warm, green = uniform(-0.1, 0.1), uniform(-0.05, 0.05)
+    light = torch.stack([1 + warm, 1 + green, 1 - warm], 1) * uniform(0.75, 1.3)[:, None]
+    contrast = uniform(0.75, 1.25).view(-1, 1, 1, 1)
+    return ((mixed * light[:, :, None, None] - 0.5) * contrast + 0.5).clamp_(0, 1)
+
+
 def _posterize(colour: Tensor, alpha: Tensor, levels: Tensor) -> Tensor:
     """Few levels per channel: flat colours instead of shading."""
     levels = levels.round()
@@ -105,13 +150,18 @@ def _recolour(colour: Tensor, alpha: Tensor, uniform: Uniform) -> Tensor:
     hue = (uniform(-1, 1) + uniform(-1, 1)) * 0.3
     saturation = torch.where(uniform() < 0.08, torch.zeros_like(hue), uniform(0.5, 1.5))
     contrast, brightness = uniform(0.65, 1.35), uniform(-0.15, 0.15)
-    cos, sin = torch.cos(hue) * saturation, torch.sin(hue) * saturation
-    zero, one = torch.zeros_like(hue), torch.ones_like(hue)
-    turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], 1).view(-1, 3, 3)
-    matrix = torch.linalg.inv(TO_YIQ) @ turn @ TO_YIQ * contrast.view(-1, 1, 1)
+    matrix = _turn(hue, saturation) * contrast.view(-1, 1, 1)
     mixed = (matrix @ colour.flatten(2)).view_as(colour)
     shift = (0.5 - 0.5 * contrast + brightness).view(-1, 1, 1, 1)
     return torch.minimum((mixed + shift * alpha).clamp_min_(0), alpha)
+
+
+def _turn(hue: Tensor, saturation: Tensor) -> Tensor:
+    """The matrices (b, 3, 3) that turn the hue of RGB by an angle (b) and multiply its saturation by a factor (b)."""
+    cos, sin = torch.cos(hue) * saturation, torch.sin(hue) * saturation
+    zero, one = torch.zeros_like(hue), torch.ones_like(hue)
+    turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], 1).view(-1, 3, 3)
+    return torch.linalg.inv(TO_YIQ) @ turn @ TO_YIQ
 
 
 def _edges(colour: Tensor, alpha: Tensor, strength: Tensor) -> Tensor:

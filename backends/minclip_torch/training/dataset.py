@@ -5,13 +5,16 @@ A data set is a file of JSON lines, one for each thing pictured, with paths rela
     {"images": ["dog/1.png", "dog/2.png"], "captions": {"en": ["dog", "pet"], "fr": ["chien"]}, "mirror": true}
 
 `captions` may also be a plain list. The first caption of a language is the name, the others are keywords; an ordinary
-image-text pair is a line with one image and one caption. The batch of a step depends on the seed and the step alone, so
-that a run that is resumed, or split over processes, sees the same batches as one that is not.
+image-text pair is a line with one image and one caption. `"photograph": true` has the images augmented as photographs
+are; `"weight": 2` has the entry drawn twice as often as one that gives no weight. The batch of a step depends on the
+seed and the step alone, so that a run that is resumed, or split over processes, sees the same batches as one that is
+not.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,12 +36,15 @@ class DataError(MinclipError):
 @dataclass(frozen=True)
 class Entry:
     """One thing pictured. mirror: whether its captions are true of its mirror image, too. sets: the named subsets, for
-    evaluation, that it belongs to."""
+    evaluation, that it belongs to. photograph: whether its images are photographs, not drawings. weight: how often it
+    is drawn in proportion to others, above 0."""
 
     images: tuple[Path, ...]
     captions: dict[str, tuple[str, ...]]
     mirror: bool = False
     sets: tuple[str, ...] = ()
+    photograph: bool = False
+    weight: float = 1.0
 
 
 def read_entries(path: Path, languages: tuple[str, ...] | None = None) -> list[Entry]:
@@ -71,7 +77,19 @@ def _entry(line: str, path: Path, number: int, languages: tuple[str, ...] | None
     if not images or not kept:
         wanted = "" if languages is None else f" in {', '.join(languages)}"
         raise DataError(f"{where}: needs at least one image and one caption{wanted}")
-    return Entry(images, kept, bool(given.get("mirror")), sets)
+    photograph, weight = given.get("photograph", False), given.get("weight", 1.0)
+    if not isinstance(photograph, bool):
+        raise DataError(f"{where}: photograph must be true or false, not {photograph!r:.40}")
+    if not _is_weight(weight):
+        raise DataError(f"{where}: weight must be a finite number above 0, not {weight!r:.40}")
+    return Entry(images, kept, bool(given.get("mirror")), sets, photograph, float(weight))
+
+
+def _is_weight(value: object) -> bool:
+    """Whether a value from JSON is a number that a float holds, above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 < value <= sys.float_info.max
 
 
 def _texts(given: object) -> tuple[str, ...]:
@@ -173,6 +191,7 @@ class Batch:
     pixels: Tensor  # uint8 (b, 4, side, side), RGBA
     texts: list[str]  # b captions
     mirror: Tensor  # bool (b,): which may be mirrored
+    photograph: Tensor  # bool (b,): which are photographs
     entries: np.ndarray  # int (batch,): the entry of each row of the whole batch, over all processes
 
 
@@ -181,17 +200,31 @@ def draw_batch(
 ) -> Batch:
     """The batch of a step: `size` entries, none twice unless there are fewer, each with one image and one caption.
 
+    An entry of a larger weight is drawn more often, but never twice before all are drawn once.
+
     part: the rows of it that this process works on.
     """
     rng = np.random.default_rng([seed, step])
-    count = len(entries)
-    chosen = np.concatenate([rng.permutation(count) for _ in range(-(-size // count))])[:size]
+    chosen = _choose(np.array([entry.weight for entry in entries]), size, rng)
     rows, texts = [], []
     for entry in chosen:
         rows.append(int(rng.integers(*images.spans[entry])))
         texts.append(captioner(entries[entry], rng))
     mirror = torch.tensor([entries[entry].mirror for entry in chosen])
-    return Batch(images.pixels[rows[part]], texts[part], mirror[part], chosen)
+    photograph = torch.tensor([entries[entry].photograph for entry in chosen])
+    return Batch(images.pixels[rows[part]], texts[part], mirror[part], photograph[part], chosen)
+
+
+def _choose(weights: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Entries (size,), without replacement and in proportion to their weights; all of them, round by round, before any
+    comes again. Waiting times of rate w, the shortest first (Efraimidis and Spirakis 2006)."""
+    count = len(weights)
+    rounds = range(-(-size // count))
+    if (weights == weights[0]).all():
+        orders = [rng.permutation(count) for _ in rounds]
+    else:
+        orders = [np.argsort(rng.exponential(size=count) / weights, kind="stable") for _ in rounds]
+    return np.concatenate(orders)[:size]
 
 
 def shared_captions(entries: list[Entry]) -> Callable[[np.ndarray], Tensor]:

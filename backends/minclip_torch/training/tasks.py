@@ -87,7 +87,7 @@ class Contrastive:
             generator = torch.Generator().manual_seed((self.recipe.seed * 1_000_003 + step) % SEEDS)
             draws = augment.draw(self.recipe.batch_size, generator)
             mine = {name: value[self.rows] for name, value in draws.items()}
-            pixels = augment.augment(batch.pixels, batch.mirror, mine, self.side)
+            pixels = augment.augment(batch.pixels, batch.mirror, batch.photograph, mine, self.side)
         else:
             white = augment.over_white(batch.pixels)
             pixels = F.interpolate(white, (self.side, self.side), mode="bilinear", antialias=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,35 @@ def test_a_broken_line_is_refused_by_its_number(tmp_path: Path, line: str) -> No
     assert str(caught.value).startswith(f"{path}, line 3: ")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ('"photograph": 1', "photograph must be true or false, not 1"),
+        ('"photograph": "yes"', "photograph must be true or false, not 'yes'"),
+        ('"photograph": null', "photograph must be true or false, not None"),
+        *(
+            (f'"weight": {weight}', "weight must be a finite number above 0, not ")
+            for weight in ("0", "-1", "NaN", "Infinity", "1e999", '"2"', "true", "null", "[1]", "1" + "0" * 400)
+        ),
+    ],
+)
+def test_a_setting_of_an_entry_that_cannot_be_is_refused_by_its_number(tmp_path: Path, setting: str, says: str) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text(f'{GOOD}{{"images": ["a.png"], "captions": ["a"], {setting}}}\n')
+    with pytest.raises(DataError) as caught:
+        read_entries(path)
+    assert str(caught.value).startswith(f"{path}, line 2: {says}")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_entries_are_drawings_of_weight_one_unless_their_line_says_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text(f'{GOOD}{{"images": ["a.jpg"], "captions": ["a"], "photograph": true, "weight": 3}}\n')
+    found = [(entry.photograph, entry.weight) for entry in read_entries(path)]
+    assert found == [(False, 1.0), (True, 3.0)]
 
 
 def test_an_entry_without_captions_in_the_languages_is_refused(tmp_path: Path) -> None:
@@ -276,6 +306,52 @@ def test_all_pictures_of_an_entry_get_their_turn() -> None:
     pictures, made = fake(6)
     seen = [draw_batch(pictures, made, Captioner(), 6, 0, step, slice(0, 6)).pixels[:, 0, 0, 0] for step in range(40)]
     assert set(torch.cat(seen).tolist()) == set(range(len(pictures.pixels)))
+
+
+def weighted(weights: list[float]) -> tuple[DecodedImages, list[Entry]]:
+    """Entries of these weights, every second a photograph."""
+    pictures, made = fake(len(weights))
+    kinds = enumerate(zip(made, weights, strict=True))
+    return pictures, [replace(entry, weight=weight, photograph=i % 2 == 1) for i, (entry, weight) in kinds]
+
+
+@given(weight=st.floats(1e-3, 1e3), count=st.integers(1, 30), size=st.integers(1, 40), step=st.integers(0, 10**6))
+def test_equal_weights_draw_the_permutations_that_they_always_drew(
+    weight: float, count: int, size: int, step: int
+) -> None:
+    rng = np.random.default_rng([7, step])
+    expected = np.concatenate([rng.permutation(count) for _ in range(-(-size // count))])[:size]
+    batch = draw_batch(*weighted([weight] * count), Captioner(), size, 7, step, slice(0, size))
+    assert np.array_equal(batch.entries, expected)
+    assert batch.texts == draw_batch(*fake(count), Captioner(), size, 7, step, slice(0, size)).texts
+
+
+@given(
+    weights=st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=30), size=st.integers(1, 70), step=st.integers(0, 99)
+)
+def test_no_weight_draws_an_entry_twice_before_all_are_drawn(weights: list[float], size: int, step: int) -> None:
+    pictures, made = weighted(weights)
+    batch = draw_batch(pictures, made, Captioner(), size, 0, step, slice(0, size))
+    for first in range(0, size, len(weights)):
+        chosen = batch.entries[first : first + len(weights)]
+        assert len(set(chosen.tolist())) == len(chosen)
+    assert batch.photograph.tolist() == [made[entry].photograph for entry in batch.entries]
+    part = slice(size // 3, size // 2)
+    alone = draw_batch(pictures, made, Captioner(), size, 0, step, part)
+    assert torch.equal(alone.photograph, batch.photograph[part])
+    assert torch.equal(alone.pixels, batch.pixels[part])
+
+
+def test_entries_are_drawn_in_proportion_to_their_weights() -> None:
+    """The first row of a batch is an entry with a probability of its weight over the sum; the next, of what is left."""
+    weights = np.array([1.0, 2.0, 5.0, 0.5])
+    pictures, made = weighted(weights.tolist())
+    rows = [draw_batch(pictures, made, Captioner(), 2, 0, step, slice(0, 2)).entries for step in range(4000)]
+    first, second = (np.bincount(row, minlength=4) / 4000 for row in np.transpose(rows))
+    share = weights / weights.sum()
+    np.testing.assert_allclose(first, share, atol=0.03)
+    after = [sum(share[i] * share[j] / (1 - share[i]) for i in range(4) if i != j) for j in range(4)]
+    np.testing.assert_allclose(second, after, atol=0.03)
 
 
 def test_shared_captions_are_counted_over_all_captions_of_either() -> None:
