@@ -104,9 +104,10 @@ class GroceryClass:
 def lines(source: Path, out: Path, annotations: Annotations) -> list[dict[str, Any]]:
     """Write the photographs into out/photographs and the test file out/grocery.jsonl; return the lines to train on.
 
-    The lists are checked before anything is written.     source: the data set's folder. annotations: CLDR's, for each language the emoji with their "tts". The photographs
-    trained on are JPEGs with a shorter side of 80 pixels; those of the test file are copies. Raises DataError where a
-    file is missing or has another layout, ImageError naming a photograph that cannot be read.
+    source: the data set's folder. annotations: CLDR's, for each language the emoji with their "tts". The photographs
+    trained on are JPEGs with a shorter side of 80 pixels; those of the test file are copies. Raises DataError, before
+    anything is written, where a file is missing or has another layout; ImageError naming a photograph that cannot be
+    read.
     """
     if not source.is_dir():
         raise DataError(
