@@ -195,6 +195,8 @@ def test_a_crop_is_a_part_of_the_picture_of_no_odd_shape() -> None:
     assert ratio.min() > 3 / 4 - 0.04
     assert ratio.max() < 4 / 3 + 0.04
     assert found.abs().max() <= 1  # no ground of another colour comes in from outside
+    assert found[:, 0, 0].diff(dim=1).min() > 1e-6  # and the rim is not drawn out
+    assert found[:, 1, :, 0].diff(dim=1).min() > 1e-6
 
 
 def test_a_crop_lies_anywhere_in_the_picture() -> None:
