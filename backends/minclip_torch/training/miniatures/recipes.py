@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from minclip import checkpoints
@@ -32,6 +33,7 @@ from minclip.tokenizers import find_tokenizer
 from minclip.tokenizers.bpe import BPETokenizer
 from minclip.weights import Weights
 from minclip_torch.modules import Clip
+from minclip_torch.training import frames
 from minclip_torch.training.command import exit_code
 from minclip_torch.training.dataset import DataError, read_entries
 from minclip_torch.training.recipe import Recipe
@@ -64,6 +66,7 @@ TEXTS: dict[str, dict[str, Any]] = {
     },
 }
 BPE_SIZE, PIECES = 2048, 5000
+FRAMED = 0.25  # of the names that the vocabulary is made of: once more, in a phrase
 
 # Many captions of each image, few of them English, so that the other languages catch up.
 TEXT_ALONE = Recipe(freeze=("vision",), steps=700, captions=12, first_language=0.05, learning_rate=1e-3, average=0.99)
@@ -85,6 +88,9 @@ def start(name: str, data: Path, folder: Path) -> Path:
     source = data / "train.jsonl"
     entries = read_entries(source, ("en",) if name == "clip" else None)
     texts = [text for entry in entries for texts in entry.captions.values() for text in texts]
+    rng = np.random.default_rng(0)  # the vocabulary is to know the phrases that training puts around names, too
+    named = [(texts[0], language) for entry in entries for language, texts in entry.captions.items()]
+    texts += [frames.draw(name, language, 1.0, rng) for name, language in named if rng.random() < FRAMED]
     folder.mkdir(parents=True, exist_ok=True)
     if name == "clip":
         BPETokenizer.train(texts, vocab_size=BPE_SIZE).save(folder)
