@@ -72,11 +72,11 @@ FRAMED, BARE = 0.5, 0.15  # the probabilities of a capital and of a full stop
 PLURAL = 0.15  # of the framed English names that have a plain plural
 PLURALS = ("{}", "the {}", "some {}", "pictures of {}", "photos of {}", "drawings of {}")
 IRREGULAR = re.compile(
-    r"^(wo)?man |(man|person|child|foot|tooth|mouse|goose|die|ox|sheep|fish|deer|moose|bison|squid|shrimp|salmon)$"
+    r"^(wo)?man |(man|person|child|foot|tooth|mouse|goose|\bdie|\box|sheep|fish|deer|moose|bison|squid|shrimp|salmon)$"
 )
 UNCOUNTED = re.compile(  # adjectives and substances, mostly
-    r"(s|ed|ing|ic|al|ful|less|ous|ly|gy|zy|ish|able|fe|f|ware|wear|luggage|information|spaghetti|sushi|ice|fire|fog"
-    r"|bread|milk|water|butter|cheese|salt|bacon|corn|hockey|badminton|lacrosse|dna)$"
+    r"(s|ed|ing|ic|al|ful|less|ous|ly|gy|zy|ish|able|fe|f|ware|wear|luggage|information|spaghetti|sushi|\bice|\bfire|fog"
+    r"|bread|milk|water|butter|cheese|salt|bacon|popcorn|\bcorn|hockey|badminton|lacrosse|dna)$"
 )
 
 

@@ -92,7 +92,7 @@ def test_an_article_is_written_as_before_that_name(language: str, frame: str, na
     ("name", "expected"),
     [
         ("dog", "dogs"), ("red apple", "red apples"), ("box", "boxes"), ("peach", "peaches"), ("brush", "brushes"),
-        ("cherry", "cherries"), ("monkey", "monkeys"), ("rose", "roses"), ("tomato", "tomatoes"), ("piano", "pianos"),
+        ("cherry", "cherries"), ("monkey", "monkeys"), ("rose", "roses"), ("tomato", "tomatoes"), ("acorn", "acorns"),
         ("woman", None), ("man cook", None), ("mouse", None), ("sheep", None), ("scissors", None), ("knife", None),
         ("milk", None), ("person running", None), ("Tokyo tower", None), ("keycap: 0", None), ("x", None),
         ("dog with a hat", None),
@@ -112,8 +112,8 @@ def test_english_plurals_come_now_and_then() -> None:
 @pytest.mark.parametrize(
     ("language", "name", "expected"),
     [
-        ("en", "apple", "An apple."), ("fr", "chien", "Un chien."), ("de", "Hund", "Ein Hund."), ("zh", "狗", "一个狗。"),
-        ("ja", "犬", "これは犬です。"), ("ru", "собака", "Это собака."), ("el", "δέντρο", "Ένα δέντρο."),
+        ("en", "apple", "An apple."), ("fr", "chien", "Un chien."), ("de", "Hund", "Ein Hund."),
+        ("zh", "狗", "一个狗。"), ("ja", "犬", "これは犬です。"), ("ru", "собака", "Это собака."), ("el", "δέντρο", "Ένα δέντρο."),
         ("hi", "कुत्ता", "एक कुत्ता।"), ("bn", "কুকুর", "একটি কুকুর।"), ("th", "หมา", "นี่คือหมา"), ("ar", "كلب", "هذا كلب."),
         ("tr", "kedi", "Bir kedi."), ("ko", "개", "이것은 개입니다."), ("en", "A dog runs.", "A dog runs."),
     ],

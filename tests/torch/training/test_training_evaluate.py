@@ -103,7 +103,7 @@ def test_names_in_sentences_are_scored_as_labels_of_that_template(data: Path, mi
 
 def test_a_language_without_a_sentence_is_refused(data: Path, miniature: Path) -> None:
     made = [Entry(entry.images, {"": entry.captions["en"]}) for entry in read_entries(data)]
-    with pytest.raises(DataError, match="^no sentence is known for names in '': name other --languages, or drop"):
+    with pytest.raises(DataError, match=r"^no sentence is known for names in '': name other --languages, or drop"):
         evaluate(minclip.load(miniature), made, sentences=True)
 
 
