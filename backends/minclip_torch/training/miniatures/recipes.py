@@ -66,7 +66,6 @@ TEXTS: dict[str, dict[str, Any]] = {
     },
 }
 BPE_SIZE, PIECES = 2048, 5000
-FRAMED = 0.25  # of the names that the vocabulary is made of: once more, in a phrase
 
 # Many captions of each image, few of them English, so that the other languages catch up.
 TEXT_ALONE = Recipe(freeze=("vision",), steps=700, captions=12, first_language=0.05, learning_rate=1e-3, average=0.99)
@@ -89,8 +88,8 @@ def start(name: str, data: Path, folder: Path) -> Path:
     entries = read_entries(source, ("en",) if name == "clip" else None)
     texts = [text for entry in entries for texts in entry.captions.values() for text in texts]
     rng = np.random.default_rng(0)  # the vocabulary is to know the phrases that training puts around names, too
-    named = [(texts[0], language) for entry in entries for language, texts in entry.captions.items()]
-    texts += [frames.draw(name, language, 1.0, rng) for name, language in named if rng.random() < FRAMED]
+    names = [(own[0], language) for entry in entries for language, own in entry.captions.items()]
+    texts += [frames.draw(name, language, 1.0, rng) for name, language in names]
     folder.mkdir(parents=True, exist_ok=True)
     if name == "clip":
         BPETokenizer.train(texts, vocab_size=BPE_SIZE).save(folder)
