@@ -27,6 +27,7 @@ from torch import Tensor
 
 from minclip.errors import MinclipError
 from minclip.images import check_affordable, open_image, to_rgb
+from minclip_torch.training import frames
 
 
 class DataError(MinclipError):
@@ -158,17 +159,20 @@ def _square(path: Path, side: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class Captioner:
-    """Draws a caption for an entry: a language, its name or its keywords, a template.
+    """Draws a caption for an entry: a language, its name or its keywords, a phrase around it.
 
     first: the probability of taking the entry's first language; otherwise it is any of them. name, keyword: the
-    probabilities of the name alone and of one keyword alone; the rest is the name with one or two keywords. templates:
-    strings with one `{}`, applied to half of the captions in the first language.
+    probabilities of the name alone and of one keyword alone; the rest is the name with one or two keywords, as a list.
+    framed: the probability that a name or keyword alone stands in a phrase of its language (`frames.FRAMES`: "a dog",
+    "C'est un chien."); captions without a language, or in one that has no frames, stay as they are. templates: strings
+    with one `{}` that stand in for the phrases of the first language, or of none, and are taken as they are written.
     """
 
     first: float = 0.2
     name: float = 0.6
     keyword: float = 0.15
-    templates: tuple[str, ...] = ("{}",)
+    framed: float = 0.5
+    templates: tuple[str, ...] = ()
 
     def __call__(self, entry: Entry, rng: np.random.Generator) -> str:
         languages = list(entry.captions)
@@ -178,8 +182,12 @@ class Captioner:
         text = name
         if keywords and draw >= self.name:
             chosen = [keywords[i] for i in rng.permutation(len(keywords))[: int(rng.integers(1, 3))]]
-            text = chosen[0] if draw < self.name + self.keyword else ", ".join([name, *chosen])
-        if which or rng.random() < 0.5 or not self.templates:
+            if draw >= self.name + self.keyword:
+                return ", ".join([name, *chosen])
+            text = chosen[0]
+        if which or not self.templates:
+            return frames.draw(text, languages[which], self.framed, rng)
+        if rng.random() >= self.framed:
             return text
         return self.templates[int(rng.integers(len(self.templates)))].replace("{}", text)
 

@@ -1,10 +1,11 @@
 """Evaluate a checkpoint on a held-out set of named images: zero-shot accuracy and retrieval.
 
-    python -m minclip_torch.training.evaluate MODEL DATA.jsonl [--set everyday] [--languages en fr] [--card README.md]
+    python -m minclip_torch.training.evaluate MODEL DATA.jsonl [--set everyday] [--languages en fr] [--sentences]
+                                             [--card README.md]
 
 Zero-shot: each image against all names of a language, every name a class (Radford et al. 2021, section 3.1); top-1 and
-top-5. Retrieval: images by name and names by image; mean reciprocal rank and recall at 1, 5 and 10. It runs on any
-backend.
+top-5. Retrieval: images by name and names by image; mean reciprocal rank and recall at 1, 5 and 10. With --sentences,
+each name stands in its language's plain sentence: "A dog.", "Un chien.". It runs on any backend.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 import minclip
 from minclip.evaluation import mean_reciprocal_rank, ranks, recall
 from minclip.files import replacing
+from minclip_torch.training import frames
 from minclip_torch.training.command import exit_code
 from minclip_torch.training.dataset import DataError, Entry, name_classes, read_entries
 
@@ -58,11 +60,14 @@ def scores(language: str, images: np.ndarray, texts: np.ndarray, right: np.ndarr
     )
 
 
-def evaluate(model: minclip.Model, entries: Sequence[Entry], languages: Sequence[str] = ()) -> list[Scores]:
+def evaluate(
+    model: minclip.Model, entries: Sequence[Entry], languages: Sequence[str] = (), *, sentences: bool = False
+) -> list[Scores]:
     """Score a model in each language (default: all that every entry has).
 
-    Names that several entries share are one class, and an image of any of them is right. Raises DataError for a
-    language that an entry lacks, and where the entries have none in common.
+    Names that several entries share are one class, and an image of any of them is right. sentences: put each name into
+    its language's plain sentence. Raises DataError for a language that an entry lacks, where the entries have none in
+    common, and for a language without a sentence.
     """
     common = [code for code in entries[0].captions if all(code in entry.captions for entry in entries)]
     if not common:
@@ -70,12 +75,16 @@ def evaluate(model: minclip.Model, entries: Sequence[Entry], languages: Sequence
     for code in languages:
         if code not in common:
             raise DataError(f"not every entry has captions in {code!r}; all have {', '.join(common)}")
+    for code in languages or common:
+        if sentences and code not in frames.FRAMES:
+            raise DataError(f"no sentence is known for names in {code!r}: name other --languages, or drop --sentences")
     images = model.encode_image([str(path) for entry in entries for path in entry.images])
     found = []
     for code in languages or common:
         names, own = name_classes(entries, code)
         right = own[:, None] == np.arange(len(names))  # (images, names)
-        found.append(scores(code, images, model.encode_text(names), right))
+        texts = [frames.sentence(name, code) for name in names] if sentences else names
+        found.append(scores(code, images, model.encode_text(texts), right))
     return found
 
 
@@ -120,6 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("data", type=Path, nargs="+", help="JSON lines of named pictures")
     parser.add_argument("--set", help="only entries that belong to this set, among their own names")
     parser.add_argument("--languages", nargs="+", default=[], metavar="CODE", help="(default: all)")
+    parser.add_argument("--sentences", action="store_true", help='names in plain sentences, such as "A dog."')
     parser.add_argument("--backend", default="numpy")
     parser.add_argument("--json", action="store_true", help="a JSON object a line instead of a table")
     parser.add_argument("--card", type=Path, help="write the tables into this model card, too")
@@ -140,14 +150,23 @@ def _report(options: argparse.Namespace, command: str) -> None:
             entries = [entry for entry in entries if options.set in entry.sets]
             if not entries:
                 raise DataError(f"{data} has no entry of the set {options.set!r}")
-        found = evaluate(model, entries, options.languages)
+        found = evaluate(model, entries, options.languages, sentences=options.sentences)
         if options.json:
-            print("\n".join(json.dumps({"data": str(data), **asdict(one)}) for one in found))
-        parts.append(f"`{data.name}`{f', {options.set}' if options.set else ''}:\n\n{table(found)}")
+            about = {"data": str(data), "sentences": options.sentences}
+            print("\n".join(json.dumps({**about, **asdict(one)}) for one in found))
+        title = f"`{data.name}`{f', {options.set}' if options.set else ''}, {_labels(found, options.sentences)}"
+        parts.append(f"{title}:\n\n{table(found)}")
     if not options.json:
         print("\n\n".join(parts))
     if options.card:
         write_card(options.card, "\n\n".join([f"    {command}", *parts]))
+
+
+def _labels(found: Sequence[Scores], sentences: bool) -> str:
+    """What the labels were, for a table's title."""
+    if not sentences:
+        return "bare names"
+    return f'names in sentences ("{frames.sentence("name", found[0].language)}")'
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ class Recipe:
     captions: int = 1  # of each image in a step; the loss is the mean over them
     names: float = 0.85
     keywords: float = 0.05
-    templates: tuple[str, ...] = ("a picture of {}", "a drawing of {}", "an icon of {}", "an emoji of {}")
+    framed: float = 0.5  # of the names and keywords: in a phrase of their language, as in "a dog" (training/frames.py)
+    templates: tuple[str, ...] = ()  # "a sketch of {}": instead of those phrases around the first language's captions
     freeze: tuple[str, ...] = ()  # "vision", "text"
     teacher: str = ""  # a checkpoint folder whose text tower is distilled; no images are read
 
@@ -108,7 +109,7 @@ LEAST = {
 }  # fmt: skip
 BELOW_ONE = ("beta2", "average", "drop_path", "drop_patches", "near_synonyms")
 CHOICES = {"dtype": ("float32", "bfloat16"), "optimizer": ("adamw", "muon")}
-FRACTIONS = ("drop_patches_until", "first_language", "names", "keywords")
+FRACTIONS = ("drop_patches_until", "first_language", "names", "keywords", "framed")
 
 
 def _check(name: str, value: Any, default: Any) -> None:

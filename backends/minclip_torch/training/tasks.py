@@ -48,7 +48,9 @@ class Contrastive:
         self.recipe, self.entries, self.rows, self.model, self.tokenize = recipe, entries, rows, model, tokenize
         self.processor, self.side = processor, side
         self.overlap = shared_captions(entries)
-        self.captioner = Captioner(recipe.first_language, recipe.names, recipe.keywords, recipe.templates)
+        self.captioner = Captioner(
+            recipe.first_language, recipe.names, recipe.keywords, recipe.framed, recipe.templates
+        )
         self.images = decode_images(entries, int(side * MARGIN))
 
     def __call__(self, step: int) -> tuple[EmbedRows, objective.Loss]:
@@ -98,7 +100,8 @@ class Contrastive:
 
 
 class Distillation:
-    """Names in all languages against a teacher's embeddings of the first language's (Chen et al. 2022, first stage).
+    """Names in all languages, bare or in a phrase, against a teacher's embeddings of the first language's bare ones
+    (Chen et al. 2022, first stage).
 
     No image is read. Raises RecipeError where the teacher, a checkpoint folder, embeds in another width.
     """
@@ -118,7 +121,7 @@ class Distillation:
         recipe, model = self.recipe, self.model
         rng = np.random.default_rng([recipe.seed, step])
         chosen = rng.integers(len(self.entries), size=recipe.batch_size)
-        names = Captioner(recipe.first_language, name=1.0, keyword=0.0)
+        names = Captioner(recipe.first_language, 1.0, 0.0, recipe.framed, recipe.templates)
         texts = [names(self.entries[i], rng) for i in chosen]
         ids, mask = self.tokenize(texts[self.rows])
         targets = self.teacher_embeds[torch.from_numpy(chosen).to(ids.device)]

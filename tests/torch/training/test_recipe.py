@@ -38,6 +38,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"average": 1}, "average must lie between 0 and 1, not 1"),
     ({"drop_patches": 1.0}, "drop_patches must lie between 0 and 1, not 1.0"),
     ({"names": 1.5}, "names must lie between 0 and 1, not 1.5"),
+    ({"framed": 1.5}, "framed must lie between 0 and 1, not 1.5"),
     ({"languages": "en"}, "languages must be a list of texts, not 'en'"),
     ({"languages": (1,)}, "languages must be a list of texts, not (1,)"),
     ({"templates": ("a picture",)}, "template 'a picture' must hold one {} for the caption"),

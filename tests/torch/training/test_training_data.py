@@ -220,8 +220,9 @@ def said(captioner: Captioner, entry: Entry = DOG, count: int = 4000) -> Counter
     return Counter(captioner(entry, rng) for _ in range(count))
 
 
-def test_names_alone_come_in_every_language_and_half_of_the_first_ones_in_a_template() -> None:
-    found = said(Captioner(first=0.2, name=1.0, keyword=0.0, templates=("a {}", "the {}")))
+def test_names_come_in_every_language_and_half_of_the_first_ones_in_a_template_as_it_is_written() -> None:
+    entry = Entry((), {"en": DOG.captions["en"], "x-nobody": DOG.captions["fr"]})
+    found = said(Captioner(first=0.2, name=1.0, keyword=0.0, templates=("a {}", "the {}")), entry)
     shares = {text: found[text] / 4000 for text in found}
     assert set(shares) == {"dog", "a dog", "the dog", "chien"}
     assert shares["chien"] == pytest.approx(0.4, abs=0.03)
@@ -229,9 +230,34 @@ def test_names_alone_come_in_every_language_and_half_of_the_first_ones_in_a_temp
     assert shares["a dog"] == pytest.approx(shares["the dog"], abs=0.03)
 
 
+def test_names_and_keywords_stand_in_phrases_of_their_own_language_and_lists_of_them_do_not() -> None:
+    found = said(Captioner(name=0.4, keyword=0.3))
+    assert {"A dog.", "the pet", "Un chien", "C'est un animal de compagnie.", "chien, animal de compagnie"} <= set(
+        found
+    )
+    assert not {text for text in found if "," in text} & {text for text in found if text[0].isupper()}
+    assert not any("dog" in text or "pet" in text for text in found if text.lower().startswith(("un ", "le ", "c'est")))
+
+
+def test_without_phrases_only_a_capital_or_a_full_stop_is_added() -> None:
+    found = said(Captioner(name=1.0, framed=0.0))
+    assert set(found) == {"dog", "Dog", "dog.", "Dog.", "chien", "Chien", "chien.", "Chien."}
+    assert (found["dog"] + found["chien"]) / 4000 == pytest.approx(0.85**2, abs=0.03)
+
+
+def test_captions_without_a_language_stay_as_they_are() -> None:
+    assert set(said(Captioner(framed=1.0), Entry((), {"": ("dog",)}), 50)) == {"dog"}
+
+
+def test_templates_stand_in_for_the_first_languages_phrases_alone() -> None:
+    found = said(Captioner(name=1.0, framed=1.0, templates=("my {}",)))
+    assert {text for text in found if "dog" in text} == {"my dog"}
+    assert {"un chien", "Un chien."} <= set(found)
+
+
 def test_keywords_stand_alone_or_after_the_name() -> None:
-    only = Entry((), {"en": DOG.captions["en"]})
-    found = said(Captioner(name=0.5, keyword=0.2, templates=()), only)
+    only = Entry((), {"": DOG.captions["en"]})
+    found = said(Captioner(name=0.5, keyword=0.2), only)
     assert found["dog"] / 4000 == pytest.approx(0.5, abs=0.03)
     assert (found["pet"] + found["animal"]) / 4000 == pytest.approx(0.2, abs=0.03)
     together = {"dog, pet", "dog, animal", "dog, pet, animal", "dog, animal, pet"}

@@ -10,7 +10,7 @@ import pytest
 from training import entries, rows, write_data
 
 import minclip
-from minclip_torch.training.dataset import DataError, read_entries
+from minclip_torch.training.dataset import DataError, Entry, name_classes, read_entries
 from minclip_torch.training.evaluate import BEGIN, END, evaluate, main, scores, table, write_card
 
 CARD = f"# A model\n\n{BEGIN}\nold\n{END}\n\nthe rest\n"
@@ -90,6 +90,23 @@ def test_a_language_that_an_entry_lacks_is_left_out_or_refused(data: Path, minia
         evaluate(model, found_entries)
 
 
+def test_names_in_sentences_are_scored_as_labels_of_that_template(data: Path, miniature: Path) -> None:
+    model, found_entries = minclip.load(miniature), read_entries(data)
+    english, french = evaluate(model, found_entries, sentences=True)
+    images = model.encode_image([str(image) for entry in found_entries for image in entry.images])
+    right = name_classes(found_entries)[1][:, None] == np.arange(len(found_entries))
+    for found, code, template in ((english, "en", "A {}."), (french, "fr", "Un {}.")):
+        names = [entry.captions[code][0] for entry in found_entries]
+        assert found == scores(code, images, model.encode_text([template.format(name) for name in names]), right)
+    assert [english, french] != evaluate(model, found_entries)
+
+
+def test_a_language_without_a_sentence_is_refused(data: Path, miniature: Path) -> None:
+    made = [Entry(entry.images, {"": entry.captions["en"]}) for entry in read_entries(data)]
+    with pytest.raises(DataError, match=r"^no sentence is known for names in '': name other --languages, or drop"):
+        evaluate(minclip.load(miniature), made, sentences=True)
+
+
 def test_the_last_row_of_a_table_is_the_mean_over_languages() -> None:
     found = [
         scores(code, rows(9, 3, seed), rows(9, 3, seed + 5), np.eye(9, dtype=bool))
@@ -119,6 +136,17 @@ def test_the_command_writes_its_table_and_itself_into_the_card(
         assert out.strip() in written
         assert " ".join(["python -m minclip_torch.training.evaluate", *command]) in written
         assert "old" not in written
+
+
+@pytest.mark.parametrize(("more", "title"), [([], "bare names:"), (["--sentences"], 'names in sentences ("A name."):')])
+def test_a_card_says_what_the_labels_were(
+    data: Path, miniature: Path, tmp_path: Path, more: list[str], title: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = tmp_path / "README.md"
+    card.write_text(CARD, encoding="utf-8")
+    assert main([str(miniature), str(data), *more, "--card", str(card)]) == 0
+    assert f"`data.jsonl`, {title}\n" in capsys.readouterr().out
+    assert f"`data.jsonl`, {title}\n" in card.read_text(encoding="utf-8")
 
 
 def test_a_set_is_scored_among_its_own_names(data: Path, miniature: Path, capsys: pytest.CaptureFixture[str]) -> None:

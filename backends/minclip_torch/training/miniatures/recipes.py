@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from minclip import checkpoints
@@ -32,6 +33,7 @@ from minclip.tokenizers import find_tokenizer
 from minclip.tokenizers.bpe import BPETokenizer
 from minclip.weights import Weights
 from minclip_torch.modules import Clip
+from minclip_torch.training import frames
 from minclip_torch.training.command import exit_code
 from minclip_torch.training.dataset import DataError, read_entries
 from minclip_torch.training.recipe import Recipe
@@ -85,6 +87,9 @@ def start(name: str, data: Path, folder: Path) -> Path:
     source = data / "train.jsonl"
     entries = read_entries(source, ("en",) if name == "clip" else None)
     texts = [text for entry in entries for texts in entry.captions.values() for text in texts]
+    rng = np.random.default_rng(0)  # the vocabulary is to know the phrases that training puts around names, too
+    names = [(own[0], language) for entry in entries for language, own in entry.captions.items()]
+    texts += [frames.draw(name, language, 1.0, rng) for name, language in names]
     folder.mkdir(parents=True, exist_ok=True)
     if name == "clip":
         BPETokenizer.train(texts, vocab_size=BPE_SIZE).save(folder)
