@@ -1,8 +1,8 @@
-"""What a source of drawings gives: one drawing of one thing, and what the thing is called."""
+"""What the training set is made of: drawings of things as their sources give them, and the things themselves."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -17,3 +17,16 @@ class Drawn:
     key: str
     names: tuple[str, ...]
     svg: str
+
+
+@dataclass
+class Concept:
+    """One thing. An emoji of the Unicode standard has code points ("1F436") and a category, another thing neither."""
+
+    code: str
+    emoji: str
+    category: str
+    captions: dict[str, list[str]]  # language -> the name, then keywords
+    drawings: dict[str, str] = field(default_factory=dict)  # artist -> SVG; of an emoji
+    further: list[Drawn] = field(default_factory=list)  # trained on, and no part of the evaluation
+    weight: float = 1.0
