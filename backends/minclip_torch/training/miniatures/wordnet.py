@@ -1,0 +1,79 @@
+"""What English nouns mean, from WordNet: whether a word names a thing that can be drawn, and which mean the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minclip_torch.training.miniatures.vocabulary import ABSTRACT
+
+# WordNet's files of nouns (wninput(5WN)) whose members can be drawn: what lives, is made, is eaten, is seen outdoors.
+ANIMAL, ARTIFACT, BODY, FOOD, OBJECT, PERSON, PHENOMENON, PLANT = "05", "06", "08", "13", "17", "18", "19", "20"
+FREQUENT = 3  # senses of a word, the most frequent first, that are looked at
+DRAWABLE = frozenset({ANIMAL, ARTIFACT, BODY, FOOD, OBJECT, PERSON, PHENOMENON, PLANT})
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """One synset. file: two digits, as in `DRAWABLE`; words: its members, underscored; above: its hypernyms."""
+
+    file: str
+    words: tuple[str, ...]
+    above: tuple[str, ...]
+
+
+class Nouns:
+    """WordNet's nouns. index, data: the texts of its files index.noun and data.noun."""
+
+    def __init__(self, index: str, data: str) -> None:
+        self._first = {}
+        for line in index.splitlines():
+            if line[:1] != " ":
+                lemma, _, senses, *rest = line.split()
+                self._first[lemma] = rest[-int(senses) :]
+        self._lines = {line[:8]: line for line in data.splitlines() if line[:1] != " "}
+
+    def sense(self, words: str, frequent: int = FREQUENT) -> str | None:
+        """The synset that a picture's name stands for, plurals taken back; None where no frequent sense can be drawn.
+
+        Of the `frequent` first senses it is the first that can be drawn, but the fruit rather than the tree.
+        """
+        files = {synset: self._lines[synset][9:11] for synset in self._senses(words)[:frequent]}
+        drawn = [synset for synset, file in files.items() if file in DRAWABLE]
+        fruit = [synset for synset, file in files.items() if file == FOOD]
+        if not drawn:
+            return None
+        return fruit[0] if fruit and files[drawn[0]] == PLANT else drawn[0]
+
+    def _senses(self, words: str) -> list[str]:
+        """The synsets of a name, the most frequent first, but what is named after someone or somewhere."""
+        for form in singular(words.lower().replace(" ", "_").replace("’", "'")):
+            if form in self._first:
+                return [synset for synset in self._first[form] if " @i " not in self._lines[synset].split("|")[0]]
+        return []
+
+    def meaning(self, synset: str) -> Meaning:
+        """A synset's members and what lies above it."""
+        fields = self._lines[synset].split("|")[0].split()
+        count = int(fields[3], 16)
+        words = tuple(fields[4 : 4 + 2 * count : 2])
+        pointers = fields[5 + 2 * count :]
+        above = tuple(pointers[i + 1] for i in range(0, len(pointers) - 3, 4) if pointers[i] == "@")
+        return Meaning(fields[1], words, above)
+
+    def kind(self, words: str) -> str | None:
+        """A word for what the thing is one of ("bird"), where the name has one sense and the word says something."""
+        senses = self._senses(words)
+        if len(senses) != 1:
+            return None
+        above = self.meaning(senses[0]).above
+        word = self.meaning(above[0]).words[0] if above else ""
+        return word.replace("_", " ") if word.islower() and word not in ABSTRACT else None
+
+
+def singular(word: str) -> list[str]:
+    """A word, and what it may be the plural of."""
+    forms = [word]
+    for plural, one in (("ies", "y"), ("ves", "f"), ("men", "man"), ("es", ""), ("s", "")):
+        if word.endswith(plural) and len(word) > len(plural) + 2 and not word.endswith("ss"):
+            forms.append(word.removesuffix(plural) + one)
+    return forms
