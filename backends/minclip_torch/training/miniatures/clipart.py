@@ -214,7 +214,9 @@ def _tidy(root: ElementTree.Element) -> None:
     """Remove what is not drawn, and give pens their width as a plain number."""
     for parent in list(root.iter()):
         for child in list(parent):
-            if not child.tag.startswith(f"{{{SVG}}}") or child.tag.endswith(("}metadata", "}title", "}desc", "}script")):
+            if not child.tag.startswith(f"{{{SVG}}}") or child.tag.endswith(
+                ("}metadata", "}title", "}desc", "}script")
+            ):
                 parent.remove(child)
     for element in root.iter():
         for name in [name for name in element.attrib if name.startswith("{") and XLINK not in name]:
