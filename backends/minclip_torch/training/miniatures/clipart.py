@@ -50,7 +50,7 @@ class ClipArtError(MinclipError):
     """The clip art cannot be had or read: what is wrong and what to do."""
 
 
-class Unfit(Exception):
+class UnfitError(Exception):
     """A drawing that is left out; the message is the reason."""
 
 
@@ -111,7 +111,7 @@ def _folder(folder: Path, nouns: Nouns, dropped: Counter[str]) -> Iterator[Drawn
     for place in places:
         try:
             drawn = _drawn(folder, place, nouns, seen)
-        except Unfit as reason:
+        except UnfitError as reason:
             dropped[str(reason)] += 1
             continue
         taken[drawn.key] += 1
@@ -120,35 +120,35 @@ def _folder(folder: Path, nouns: Nouns, dropped: Counter[str]) -> Iterator[Drawn
 
 
 def _drawn(folder: Path, place: str, nouns: Nouns, seen: set[str]) -> Drawn:
-    """One file as a drawing with its names. seen: digests of the drawings before. Raises Unfit."""
+    """One file as a drawing with its names. seen: digests of the drawings before. Raises UnfitError."""
     path = folder / place
     if path.is_symlink() or not path.is_file():
-        raise Unfit("another's copy")
+        raise UnfitError("another's copy")
     if path.stat().st_size > LARGEST:
-        raise Unfit("too large")
+        raise UnfitError("too large")
     root = read(path.read_bytes())
     title, keywords, creator = described(root)
     called = names(place, title, keywords, creator, nouns)
     if not called:
-        raise Unfit("no thing with a name")
+        raise UnfitError("no thing with a name")
     svg = cleaned(root)
     digest = hashlib.sha256(svg.encode()).hexdigest()
     if digest in seen:
-        raise Unfit("another's copy")
+        raise UnfitError("another's copy")
     seen.add(digest)
     return Drawn(ARTIST, re.sub(r"[^a-z0-9]+", "-", Path(place).stem.lower()).strip("-") or "drawing", called, svg)
 
 
 def read(data: bytes) -> ElementTree.Element:
-    """The document's root. Raises Unfit where it is no SVG, or declares entities, which can grow without end."""
+    """The document's root. Raises UnfitError where it is no SVG, or declares entities, which can grow without end."""
     if b"<!ENTITY" in data:
-        raise Unfit("declares entities")
+        raise UnfitError("declares entities")
     try:
         root = ElementTree.fromstring(data)
     except (ElementTree.ParseError, ValueError, LookupError):
-        raise Unfit("broken XML") from None
+        raise UnfitError("broken XML") from None
     if root.tag != f"{{{SVG}}}svg":
-        raise Unfit("no SVG")
+        raise UnfitError("no SVG")
     return root
 
 
@@ -165,26 +165,26 @@ def described(root: ElementTree.Element) -> tuple[str, list[str], str]:
 def cleaned(root: ElementTree.Element) -> str:
     """The drawing alone: without metadata and editors' notes, in a square viewBox around what is drawn.
 
-    Raises Unfit where it cannot be drawn in every style, is blank, or holds a bitmap or styles by class.
+    Raises UnfitError where it cannot be drawn in every style, is blank, or holds a bitmap or styles by class.
     """
     elements = [element.tag for element in root.iter()]
     for tag, reason in (("image", "holds a bitmap"), ("style", "styled by class"), ("foreignObject", "no SVG")):
         if f"{{{SVG}}}{tag}" in elements:
-            raise Unfit(reason)
+            raise UnfitError(reason)
     if len(elements) > MOST:
-        raise Unfit("too many elements")
+        raise UnfitError("too many elements")
     left, top, width, height = _box(root)
     _tidy(root)
     root.attrib.clear()
     side = max(width, height)
     square = (left - (side - width) / 2, top - (side - height) / 2, side)
     try:
-        square = _cropped(root, *square)
+        square = _cropped(root, *_cropped(root, *square))  # again, for what was a few pixels large
         svg = _text(root, *square)
         for style in ("ink", "line"):
             pixels(redraw(svg, style, 1), LOOK)
     except (ValueError, KeyError, RecursionError):
-        raise Unfit("cannot be drawn") from None
+        raise UnfitError("cannot be drawn") from None
     return svg
 
 
@@ -196,9 +196,9 @@ def _box(root: ElementTree.Element) -> tuple[float, float, float, float]:
         else:
             left, top, width, height = 0.0, 0.0, _length(root.attrib["width"]), _length(root.attrib["height"])
     except (KeyError, ValueError):
-        raise Unfit("has no size") from None
+        raise UnfitError("has no size") from None
     if not (math.isfinite(left + top + width + height) and width > 0 and height > 0):
-        raise Unfit("has no size")
+        raise UnfitError("has no size")
     return left, top, width, height
 
 
@@ -240,14 +240,14 @@ def _text(root: ElementTree.Element, left: float, top: float, side: float) -> st
 
 
 def _cropped(root: ElementTree.Element, left: float, top: float, side: float) -> tuple[float, float, float]:
-    """The square around what is drawn, where that fills little of the given one. Raises Unfit where it is blank."""
+    """The square around what is drawn, where that fills little of the given one; UnfitError where it is blank."""
     alpha = np.asarray(pixels(_text(root, left, top, side), LOOK))[..., 3] > 16  # (LOOK, LOOK)
     if alpha.mean() < FAINTEST:
-        raise Unfit("is blank")
+        raise UnfitError("is blank")
     rows, columns = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
     span = max(np.ptp(rows), np.ptp(columns)) + 1
     if span >= FULL * LOOK:
         return left, top, side
     x, y = (columns[0] + columns[-1] + 1) / 2, (rows[0] + rows[-1] + 1) / 2  # the middle of what is drawn
-    new = (span + 2 * MARGIN * LOOK) / LOOK * side
+    new = (1 + 2 * MARGIN) * span / LOOK * side
     return left + x / LOOK * side - new / 2, top + y / LOOK * side - new / 2, new

@@ -1,4 +1,4 @@
-"""What a piece of clip art is called: from its title, its file's name, its keywords and its folder, which are all noisy.
+"""What a piece of clip art is called: from its title, its file's name, its keywords and its folder, all of them noisy.
 
 Titles name series ("Various Cliparts"), file names end with their author's ("bat_orlando_karam_"), and some artists
 write Italian or French. `names` reads the sources in turn and takes the first English name of a thing.
