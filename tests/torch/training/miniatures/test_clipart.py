@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import shutil
 import subprocess
+import tarfile
 from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
@@ -25,9 +28,6 @@ DISC = '<circle cx="50" cy="50" r="40" style="fill:#e02020;stroke:#000;stroke-wi
 
 @pytest.fixture(scope="module")
 def nouns(tmp_path_factory: pytest.TempPathFactory) -> Nouns:
-    import io
-    import tarfile
-
     data = "".join(f"{i:08} {file} n 01 {w.replace(' ', '_')} 0 000 | x\n" for i, (w, file) in enumerate(WORDS.items()))
     index = "".join(f"{w.replace(' ', '_')} n 1 0 1 0 {i:08}\n" for i, w in enumerate(WORDS))
     path = tmp_path_factory.mktemp("words") / "wordnet.tgz"
@@ -217,5 +217,5 @@ def test_a_package_that_is_there_is_not_fetched(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PATH", str(tmp_path))
     name = f"openclipart-svg_{clipart.VERSION.replace(':', '%3a')}_all.deb"
     (tmp_path / name).write_bytes(b"the package")
-    monkeypatch.setattr(clipart, "SHA256", clipart.hashlib.sha256(b"the package").hexdigest())
+    monkeypatch.setattr(clipart, "SHA256", hashlib.sha256(b"the package").hexdigest())
     assert fetch(tmp_path) == tmp_path / name
