@@ -147,6 +147,9 @@ def read(data: bytes) -> ElementTree.Element:
         root = ElementTree.fromstring(data)
     except (ElementTree.ParseError, ValueError, LookupError):
         raise UnfitError("broken XML") from None
+    if root.tag == "svg":  # old drawings declare no namespace
+        for element in root.iter():
+            element.tag = element.tag if element.tag.startswith("{") else f"{{{SVG}}}{element.tag}"
     if root.tag != f"{{{SVG}}}svg":
         raise UnfitError("no SVG")
     return root

@@ -211,7 +211,8 @@ COLOURS = _words("red; green; blue; yellow")
 # Italian, French and Spanish, which some artists write. Looked up before English.
 FOREIGN = _table(
     """
-    tux = penguin; acquila = eagle; aquila = eagle; cigno = swan; cigni = swans; gabbiano = seagull; gallo = rooster; gufo = owl;
+    tux = penguin;
+    acquila = eagle; aquila = eagle; cigno = swan; cigni = swans; gabbiano = seagull; gallo = rooster; gufo = owl;
     pollo = chicken; tacchino = turkey; uccello = bird; cavalletta = grasshopper; coccinella = ladybug; coccinellona
     = ladybug; farfalla = butterfly; farfalle = butterflies; formichina = ant; formicona = ant; insetto = insect;
     libellula = dragonfly; libellule = dragonfly; lumaca = snail; mantide = praying mantis; moschito = mosquito;

@@ -149,6 +149,11 @@ def test_a_drawing_gets_a_square_around_what_is_drawn(tmp_path: Path, nouns: Nou
     assert not alpha[0].any()  # with a margin
 
 
+def test_a_drawing_that_declares_no_namespace_is_drawn_all_the_same(tmp_path: Path, nouns: Nouns) -> None:
+    drawings, _ = kept(tmp_path, {"dog.svg": f'<svg viewBox="0 0 100 100">{DISC}</svg>'}, nouns)
+    assert [drawn.names for drawn in drawings] == [("dog",)]
+
+
 def test_metadata_is_gone_and_pens_are_plain_numbers(tmp_path: Path, nouns: Nouns) -> None:
     (drawn,), _ = kept(tmp_path, {"dog.svg": svg()}, nouns)
     assert "Ann Apple" not in drawn.svg
