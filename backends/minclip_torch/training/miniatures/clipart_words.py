@@ -40,6 +40,10 @@ FOLDERS = _table(
 # What drawings show whose titles mislead or are missing, by the beginning of their places; nothing for no thing.
 RENAMED = _table(
     """
+    unsorted/scissors_R = hand; unsorted/rock_R = fist; computer/network_cloud = cloud; transportation/vehicles/shelby;
+    computer/games/packman; people/self = face; food/breads_and_carbs/pan_cakes = pancakes; computer/hardware/desktop =
+    computer; education/slate = blackboard; people/bodypart/3_faces = faces; signs_and_symbols/heart_tiles;
+    recreation/holiday/valentines/heart_tiles; food/pan_cakes = pancakes; food/desserts/pan_cakes = pancakes;
     animals/2_dead = frogs; animals/baby-tux = penguin; animals/baby_tux = penguin; animals/birds/baby-tux =
     penguin; animals/birds/baby_tux = penguin; animals/birds/flamand = flamingo; animals/birds/manager = penguin;
     animals/birds/plush_tux = penguin; animals/birds/tux = penguin; animals/birds/wing = wing;
@@ -211,7 +215,7 @@ COLOURS = _words("red; green; blue; yellow")
 # Italian, French and Spanish, which some artists write. Looked up before English.
 FOREIGN = _table(
     """
-    tux = penguin;
+    tux = penguin; vino = wine; cuppa = cup of tea;
     acquila = eagle; aquila = eagle; cigno = swan; cigni = swans; gabbiano = seagull; gallo = rooster; gufo = owl;
     pollo = chicken; tacchino = turkey; uccello = bird; cavalletta = grasshopper; coccinella = ladybug; coccinellona
     = ladybug; farfalla = butterfly; farfalle = butterflies; formichina = ant; formicona = ant; insetto = insect;
