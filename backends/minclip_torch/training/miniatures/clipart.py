@@ -42,6 +42,7 @@ DC, RDF = "{http://purl.org/dc/elements/1.1/}", "{http://www.w3.org/1999/02/22-r
 XLINK = "http://www.w3.org/1999/xlink"
 UNITS = {"": 1.0, "px": 1.0, "pt": 1.25, "pc": 15.0, "mm": 3.5433, "cm": 35.433, "in": 90.0}  # in pixels, SVG 1.1
 LENGTH = re.compile(r"\s*([-+]?\d*\.?\d+(?:e[-+]?\d+)?)\s*([a-z]*)\s*$", re.IGNORECASE)
+NOT_DRAWN = ("}metadata", "}title", "}desc", "}script", "}foreignObject")
 WIDTH = re.compile(r"stroke-width:\s*([^;]+)")
 ElementTree.register_namespace("xlink", XLINK)
 
@@ -171,7 +172,7 @@ def cleaned(root: ElementTree.Element) -> str:
     Raises UnfitError where it cannot be drawn in every style, is blank, or holds a bitmap or styles by class.
     """
     elements = [element.tag for element in root.iter()]
-    for tag, reason in (("image", "holds a bitmap"), ("style", "styled by class"), ("foreignObject", "no SVG")):
+    for tag, reason in (("image", "holds a bitmap"), ("style", "styled by class")):
         if f"{{{SVG}}}{tag}" in elements:
             raise UnfitError(reason)
     if len(elements) > MOST:
@@ -217,9 +218,7 @@ def _tidy(root: ElementTree.Element) -> None:
     """Remove what is not drawn, and give pens their width as a plain number."""
     for parent in list(root.iter()):
         for child in list(parent):
-            if not child.tag.startswith(f"{{{SVG}}}") or child.tag.endswith(
-                ("}metadata", "}title", "}desc", "}script")
-            ):
+            if not child.tag.startswith(f"{{{SVG}}}") or child.tag.endswith(NOT_DRAWN):
                 parent.remove(child)
     for element in root.iter():
         for name in [name for name in element.attrib if name.startswith("{") and XLINK not in name]:

@@ -173,6 +173,7 @@ MORE = _words(
 # Words that name no thing in this collection, though the list of nouns has them as things.
 NEVER = _words(
     """
+    psycho; pavement; glossy; spaghetti monster; farmer; bloom; straw tote;
     a; advertising; aj; al; alcalde; am; animal; ar; arctic; arrow; art; as; b; back; background; banner; beige;
     beverage; black; blue; boat knot; body; body part; bodypart; border; bottom; box set; building; button; bw; c;
     callout; cartoon; cartouche; character; charge; chart; circle; cisco; city; client; clip; clipart; clothing;

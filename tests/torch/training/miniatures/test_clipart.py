@@ -154,6 +154,12 @@ def test_a_drawing_that_declares_no_namespace_is_drawn_all_the_same(tmp_path: Pa
     assert [drawn.names for drawn in drawings] == [("dog",)]
 
 
+def test_what_an_editor_keeps_for_itself_is_left_out(tmp_path: Path, nouns: Nouns) -> None:
+    body = f'<switch><foreignObject width="1" height="1"><i xmlns="urn:x"/></foreignObject><g>{DISC}</g></switch>'
+    (drawn,), _ = kept(tmp_path, {"dog.svg": svg(body=body)}, nouns)
+    assert "foreignObject" not in drawn.svg
+
+
 def test_metadata_is_gone_and_pens_are_plain_numbers(tmp_path: Path, nouns: Nouns) -> None:
     (drawn,), _ = kept(tmp_path, {"dog.svg": svg()}, nouns)
     assert "Ann Apple" not in drawn.svg
