@@ -45,12 +45,12 @@ def concepts(archives: dict[str, Path]) -> tuple[list[Concept], list[set[str]]]:
 
 def translations(archives: dict[str, Path]) -> dict[str, Captions]:
     """English name -> captions in every language, for all that Unicode's CLDR names in all of `LANGUAGES`."""
-    known = annotations(archives)
+    known = cldr_names(archives)
     named = [emoji for emoji in known["en"] if _is_named(known, emoji)]
     return {known["en"][emoji]["tts"][0]: _all_captions(known, emoji) for emoji in named}
 
 
-def annotations(archives: dict[str, Path]) -> dict[str, Any]:
+def cldr_names(archives: dict[str, Path]) -> dict[str, Any]:
     """CLDR's annotations: language -> emoji -> {"tts": [name], "default": keywords}."""
     cldr = Archive(archives["cldr-annotations-full"])
     files = {language: cldr.json(f"annotations/{language}/annotations.json") for language in LANGUAGES}
@@ -66,7 +66,7 @@ def _all_captions(known: dict[str, Any], emoji: str) -> Captions:
 
 
 def _concepts(archives: dict[str, Path]) -> Iterator[tuple[Concept, set[str]]]:
-    known = annotations(archives)
+    known = cldr_names(archives)
     held_out = Archive(archives[HELD_OUT]).files
     icons = {artist: Icons(Archive(archives[f"@iconify-json/{artist}"])) for artist in ARTISTS}
     for entry in Archive(archives["emoji-datasource"]).json("emoji.json"):

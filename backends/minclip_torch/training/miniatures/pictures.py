@@ -33,7 +33,7 @@ import numpy as np
 from minclip_torch.training.command import exit_code
 from minclip_torch.training.miniatures import clipart, nouns, wordnet
 from minclip_torch.training.miniatures.drawing import pixels, redraw
-from minclip_torch.training.miniatures.emoji import ARTISTS, EVERYDAY, HELD_OUT, annotations, concepts, translations
+from minclip_torch.training.miniatures.emoji import ARTISTS, EVERYDAY, HELD_OUT, cldr_names, concepts, translations
 from minclip_torch.training.miniatures.icons import SETS, icon_sets
 from minclip_torch.training.miniatures.merging import merge
 from minclip_torch.training.miniatures.packages import Archive, PicturesError, fetch, licences
@@ -87,7 +87,7 @@ def write(
                 "a process that draws was killed: is there too little memory? Try --workers 1"
             ) from None
         if photographs is not None:
-            lines["train"] += photographs_lines(photographs, out, annotations(archives))
+            lines["train"] += photographs_lines(photographs, out, cldr_names(archives))
         for name, entries in lines.items():
             text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
             (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
