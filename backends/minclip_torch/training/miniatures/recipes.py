@@ -19,7 +19,7 @@ import argparse
 import io
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,26 +58,40 @@ TEXTS: dict[str, dict[str, Any]] = {
     "metaclip-2": {**TEXT, "num_hidden_layers": 3, **NARROW, "projection_dim": DIM},
     "altclip": {
         **TEXT,
-        "num_hidden_layers": 2,
-        **NARROW,
-        "project_dim": 96,
+        "num_hidden_layers": 3,
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "project_dim": 128,
         "hidden_dropout_prob": 0.0,
         "type_vocab_size": 1,
     },
 }
 BPE_SIZE, PIECES = 2048, 5000
 
+class Stage(NamedTuple):
+    """One run of a miniature's training: on `emoji.jsonl` or `train.jsonl` of the data, and how."""
+
+    data: str
+    recipe: Recipe
+
+
+# The wider box on top of what the emoji taught: smaller steps, so that they are not forgotten.
+WIDER = Recipe(steps=1700, learning_rate=1e-3, compile=True)
 # Many captions of each image, few of them English, so that the other languages catch up.
-TEXT_ALONE = Recipe(freeze=("vision",), steps=700, captions=12, first_language=0.05, learning_rate=1e-3, average=0.99)
-RECIPES: dict[str, tuple[Recipe, ...]] = {
-    "clip": (Recipe(languages=("en",), steps=3800, compile=True),),
+TEXT_ALONE = Recipe(freeze=("vision",), steps=500, captions=12, first_language=0.05, learning_rate=1e-3, average=0.99)
+STAGES: dict[str, tuple[Stage, ...]] = {
+    "clip": (
+        Stage("emoji", Recipe(languages=("en",), steps=3800, compile=True)),
+        Stage("train", replace(WIDER, languages=("en",))),
+    ),
     "metaclip-2": (
-        Recipe(steps=4500, captions=6, compile=True),
-        TEXT_ALONE,
+        Stage("emoji", Recipe(steps=4500, captions=6, compile=True)),
+        Stage("train", replace(WIDER, captions=6)),
+        Stage("train", TEXT_ALONE),
     ),
     "altclip": (
-        Recipe(teacher="clip", steps=3000, batch_size=512, dtype="float32", average=0.99),
-        replace(TEXT_ALONE, steps=500),
+        Stage("train", Recipe(teacher="clip", steps=3000, batch_size=512, dtype="float32", average=0.99)),
+        Stage("train", TEXT_ALONE),
     ),
 }
 
@@ -170,14 +184,14 @@ def make(name: str, data: Path, runs: Path, *, compiled: bool = True, **options:
     compiled: whether the runs that gain from it compile their encoders. options: those of `train`.
     """
     begin = start(name, data, runs / f"{name}-start")
-    for stage, recipe in enumerate(RECIPES[name], start=1):
-        run = runs / f"{name}-{stage}"
+    for number, (source, recipe) in enumerate(STAGES[name], start=1):
+        run = runs / f"{name}-{number}"
         recipe = replace(recipe, compile=recipe.compile and compiled)
         if recipe.teacher:
-            teacher = runs / f"{recipe.teacher}-1" / "model"
+            teacher = runs / f"{recipe.teacher}-{len(STAGES[recipe.teacher])}" / "model"
             _adopt(begin, teacher)
             recipe = replace(recipe, teacher=str(teacher))
-        train(begin, data / "train.jsonl", run, recipe, test=data / "test.jsonl", **options)
+        train(begin, data / f"{source}.jsonl", run, recipe, test=data / "test.jsonl", **options)
         begin = run / "model"
     return begin
 
@@ -186,7 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m minclip_torch.training.miniatures")
     parser.add_argument("data", type=Path, help="the folder that minclip_torch.training.miniatures.pictures wrote")
     parser.add_argument("runs", type=Path, help="where the runs are to lie")
-    parser.add_argument("--only", nargs="*", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--only", nargs="*", choices=list(STAGES), default=list(STAGES))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="needs a C++ compiler")
     options = parser.parse_args(arguments)

@@ -15,7 +15,7 @@ from minclip import checkpoints
 from minclip.config import Config, read_config
 from minclip_torch.modules import Clip
 from minclip_torch.training.miniatures import recipes
-from minclip_torch.training.miniatures.recipes import RECIPES, main, start
+from minclip_torch.training.miniatures.recipes import STAGES, main, start
 
 SHORT = {"steps": 2, "batch_size": 6, "compile": False}
 TOWER = ("vision_model.", "visual_projection.", "logit_scale")
@@ -37,8 +37,8 @@ def made(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipes, "PIECES", 30)
-        short = {name: tuple(replace(recipe, **SHORT) for recipe in recipes) for name, recipes in RECIPES.items()}
-        patch.setattr(recipes, "RECIPES", short)
+        short = {name: tuple(replace(recipe, **SHORT) for recipe in recipes) for name, recipes in STAGES.items()}
+        patch.setattr(recipes, "STAGES", short)
         assert main([str(data), str(runs)]) == 0
     return runs
 
@@ -72,14 +72,14 @@ def test_metaclip_2_begins_with_nothing(made: Path) -> None:
 
 def test_a_second_call_finds_the_runs_done(data: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipes, "PIECES", 30)
-    short = {name: tuple(replace(recipe, **SHORT) for recipe in recipes) for name, recipes in RECIPES.items()}
-    monkeypatch.setattr(recipes, "RECIPES", short)
+    short = {name: tuple(replace(recipe, **SHORT) for recipe in recipes) for name, recipes in STAGES.items()}
+    monkeypatch.setattr(recipes, "STAGES", short)
     before = (made / "altclip-2" / "model" / "model.safetensors").read_bytes()
     assert main([str(data), str(made), "--only", "altclip"]) == 0
     assert (made / "altclip-2" / "model" / "model.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", STAGES)
 def test_a_start_says_how_long_a_text_may_be(
     name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +90,7 @@ def test_a_start_says_how_long_a_text_may_be(
     assert said["model_max_length"] == config.text_config.context_length
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", STAGES)
 def test_a_full_size_start_fits_the_box(name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In half precision, with the vocabulary that it has when all names are there."""
     monkeypatch.setattr(recipes, "PIECES", 30)
