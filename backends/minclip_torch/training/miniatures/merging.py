@@ -52,9 +52,9 @@ class Merger:
         if concept is not None:
             concept.further.append(drawing)
             name = drawing.names[0]
-            known = {normal(word) for word in concept.captions.get("en", ())}
+            known = {normal(word) for word in concept.captions["en"]}
             if not concept.emoji and self._nouns.sense(name) and normal(name) not in known:
-                concept.captions.setdefault("en", []).append(name)  # another artist's word for it
+                concept.captions["en"].append(name)  # another artist's word for it
         return concept
 
     def new(self) -> list[Concept]:

@@ -660,12 +660,13 @@ def test_every_pinned_set_of_icons_is_read() -> None:
 
 
 NOUN = Nouns(dictionary()["dict/index.noun"], dictionary()["dict/data.noun"])
+ROBINET = {"en": ["tap"], "fr": ["robinet"]}
 
 
 def merged(names: tuple[str, ...], artist: str = "clip-art", category: str = "Objects") -> list[Concept]:
     """What becomes of a drawing of those names, beside an emoji called "automobile"."""
     emoji = Concept("1F697", "🚗", category, {"en": ["automobile", "car"], "fr": ["voiture"]})
-    new = merge([Drawn(artist, "key", names, "<svg/>")], [emoji], [{"racing car"}], NOUN, {"tap": {"fr": ["robinet"]}})
+    new = merge([Drawn(artist, "key", names, "<svg/>")], [emoji], [{"racing car"}], NOUN, {"tap": ROBINET})
     return [concept for concept in (emoji, *new) if concept.further]
 
 
@@ -679,7 +680,7 @@ def test_an_icon_is_not_taken_for_a_symbol_of_its_name() -> None:
 
 
 def test_a_new_concept_has_all_the_languages_that_its_word_has() -> None:
-    assert merged(("tap",))[0].captions == {"fr": ["robinet"]}
+    assert merged(("tap",))[0].captions == ROBINET
 
 
 def test_keywords_come_after_the_name() -> None:
