@@ -52,7 +52,8 @@ class Merger:
         if concept is not None:
             concept.further.append(drawing)
             name = drawing.names[0]
-            if not concept.emoji and self._nouns.sense(name) and name not in concept.captions["en"]:
+            known = {normal(word) for word in concept.captions["en"]}
+            if not concept.emoji and self._nouns.sense(name) and normal(name) not in known:
                 concept.captions["en"].append(name)  # another artist's word for it
         return concept
 

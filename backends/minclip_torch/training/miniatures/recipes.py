@@ -68,6 +68,7 @@ TEXTS: dict[str, dict[str, Any]] = {
 }
 BPE_SIZE, PIECES = 2048, 5000
 
+
 class Stage(NamedTuple):
     """One run of a miniature's training: on `emoji.jsonl` or `train.jsonl` of the data, and how."""
 
