@@ -79,7 +79,7 @@ class Stage(NamedTuple):
 # The wider box on top of what the emoji taught: smaller steps, so that they are not forgotten.
 WIDER = Recipe(steps=1700, learning_rate=1e-3, compile=True)
 # Many captions of each image, few of them English, so that the other languages catch up.
-TEXT_ALONE = Recipe(freeze=("vision",), steps=500, captions=12, first_language=0.05, learning_rate=1e-3, average=0.99)
+TEXT_ALONE = Recipe(freeze=("vision",), steps=400, captions=12, first_language=0.05, learning_rate=1e-3, average=0.99)
 STAGES: dict[str, tuple[Stage, ...]] = {
     "clip": (
         Stage("emoji", Recipe(languages=("en",), steps=3800, compile=True)),

@@ -15,7 +15,7 @@ from minclip import checkpoints
 from minclip.config import Config, read_config
 from minclip_torch.modules import Clip
 from minclip_torch.training.miniatures import recipes
-from minclip_torch.training.miniatures.recipes import STAGES, main, start
+from minclip_torch.training.miniatures.recipes import STAGES, Stage, main, start
 
 SHORT = {"steps": 2, "batch_size": 6, "compile": False}
 TOWER = ("vision_model.", "visual_projection.", "logit_scale")
@@ -27,8 +27,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("emoji")
     path = write_data(folder)
     (folder / "test.jsonl").write_bytes(path.read_bytes())
+    (folder / "emoji.jsonl").write_bytes(path.read_bytes())
     path.rename(folder / "train.jsonl")
     return folder
+
+
+def shortened() -> dict[str, tuple[Stage, ...]]:
+    return {
+        name: tuple(Stage(source, replace(recipe, **SHORT)) for source, recipe in stages)
+        for name, stages in STAGES.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -37,33 +45,32 @@ def made(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipes, "PIECES", 30)
-        short = {name: tuple(replace(recipe, **SHORT) for recipe in recipes) for name, recipes in STAGES.items()}
-        patch.setattr(recipes, "STAGES", short)
+        patch.setattr(recipes, "STAGES", shortened())
         assert main([str(data), str(runs)]) == 0
     return runs
 
 
 def test_each_is_a_checkpoint_of_its_family(made: Path) -> None:
-    for folder, family in (("clip-1", "clip"), ("metaclip-2-1", "metaclip_2"), ("altclip-2", "altclip")):
+    for folder, family in (("clip-2", "clip"), ("metaclip-2-3", "metaclip_2"), ("altclip-2", "altclip")):
         model = minclip.load(made / folder / "model")
         assert model.config.model_type == family
         assert model.encode_text(["rouge"]).shape == (1, 192)
 
 
 def test_only_clip_reads_english_alone(made: Path) -> None:
-    for folder, languages in (("clip-1", ["en"]), ("metaclip-2-1", []), ("altclip-2", [])):
+    for folder, languages in (("clip-1", ["en"]), ("clip-2", ["en"]), ("metaclip-2-1", []), ("metaclip-2-3", []), ("altclip-2", [])):
         assert json.loads((made / folder / "recipe.json").read_text())["languages"] == languages
 
 
 def test_altclip_sees_with_clips_eyes(made: Path) -> None:
-    _, clip = checkpoints.read(made / "clip-1" / "model")
+    _, clip = checkpoints.read(made / "clip-2" / "model")
     for stage in (1, 2):
         _, found = checkpoints.read(made / f"altclip-{stage}" / "model")
         for name in clip:
             if name.startswith(TOWER[:2]):
                 np.testing.assert_array_equal(found[name], clip[name], err_msg=name)
     teacher = json.loads((made / "altclip-1" / "recipe.json").read_text())["teacher"]
-    assert teacher == str(made / "clip-1" / "model")
+    assert teacher == str(made / "clip-2" / "model")
 
 
 def test_metaclip_2_begins_with_nothing(made: Path) -> None:
@@ -72,8 +79,7 @@ def test_metaclip_2_begins_with_nothing(made: Path) -> None:
 
 def test_a_second_call_finds_the_runs_done(data: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipes, "PIECES", 30)
-    short = {name: tuple(replace(recipe, **SHORT) for recipe in recipes) for name, recipes in STAGES.items()}
-    monkeypatch.setattr(recipes, "STAGES", short)
+    monkeypatch.setattr(recipes, "STAGES", shortened())
     before = (made / "altclip-2" / "model" / "model.safetensors").read_bytes()
     assert main([str(data), str(made), "--only", "altclip"]) == 0
     assert (made / "altclip-2" / "model" / "model.safetensors").read_bytes() == before
@@ -107,7 +113,7 @@ def test_no_clip_to_learn_from_is_said_in_one_line(
     assert main([str(data), str(tmp_path), "--only", "altclip"]) == 1
     line = capsys.readouterr().err.strip()
     assert line.startswith("minclip: ")
-    assert str(tmp_path / "clip-1" / "model") in line
+    assert str(tmp_path / "clip-2" / "model") in line
     assert "\n" not in line
 
 
