@@ -59,23 +59,25 @@ def scores(language: str, images: np.ndarray, texts: np.ndarray, right: np.ndarr
 
 
 def evaluate(model: minclip.Model, entries: Sequence[Entry], languages: Sequence[str] = ()) -> list[Scores]:
-    """Score a model in each language (default: all that every entry has).
+    """Score a model in each language (default: all that every entry has), over the entries that have it.
 
     Names that several entries share are one class, and an image of any of them is right. Raises DataError for a
-    language that an entry lacks, and where the entries have none in common.
+    language that no entry has, and where none is named and the entries have none in common.
     """
-    common = [code for code in entries[0].captions if all(code in entry.captions for entry in entries)]
-    if not common:
-        raise DataError("the entries have no language in common: leave out those that lack the one you want")
+    languages = languages or [code for code in entries[0].captions if all(code in entry.captions for entry in entries)]
+    if not languages:
+        raise DataError("the entries have no language in common: name those to evaluate")
     for code in languages:
-        if code not in common:
-            raise DataError(f"not every entry has captions in {code!r}; all have {', '.join(common)}")
+        if not any(code in entry.captions for entry in entries):
+            raise DataError(f"no entry has captions in {code!r}")
     images = model.encode_image([str(path) for entry in entries for path in entry.images])
     found = []
-    for code in languages or common:
-        names, own = name_classes(entries, code)
-        right = own[:, None] == np.arange(len(names))  # (images, names)
-        found.append(scores(code, images, model.encode_text(names), right))
+    for code in languages:
+        named = [entry for entry in entries if code in entry.captions]
+        shown = [code in entry.captions for entry in entries for _ in entry.images]
+        names, own = name_classes(named, code)
+        right = own[:, None] == np.arange(len(names))  # (images shown, names)
+        found.append(scores(code, images[shown], model.encode_text(names), right))
     return found
 
 
@@ -85,8 +87,8 @@ def table(found: Sequence[Scores]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     rows = [list(asdict(one).values()) for one in found]
     if len(rows) > 1:
-        means = np.mean([row[3:] for row in rows], axis=0)
-        rows.append(["mean", rows[0][1], round(np.mean([row[2] for row in rows])), *means])
+        pictures, names, *means = np.mean([row[1:] for row in rows], axis=0)
+        rows.append(["mean", round(pictures), round(names), *means])
     for language, pictures, names, *values in rows:
         cells = [language or "-", pictures, names, *(f"{100 * value:.1f}" for value in values)]
         lines.append("| " + " | ".join(map(str, cells)) + " |")

@@ -79,14 +79,16 @@ def test_names_that_two_entries_share_are_one_class(data: Path, miniature: Path)
     assert french.pictures == sum(len(entry.images) for entry in found_entries)
 
 
-def test_a_language_that_an_entry_lacks_is_left_out_or_refused(data: Path, miniature: Path) -> None:
+def test_a_language_is_evaluated_over_the_entries_that_have_it(data: Path, miniature: Path) -> None:
     model, found_entries = minclip.load(miniature), read_entries(data)
     del found_entries[3].captions["fr"]
     assert [found.language for found in evaluate(model, found_entries)] == ["en"]
-    with pytest.raises(DataError, match="not every entry has captions in 'fr'; all have en"):
-        evaluate(model, found_entries, ["fr"])
+    (french,) = evaluate(model, found_entries, ["fr"])
+    assert [french] == evaluate(model, [*found_entries[:3], *found_entries[4:]], ["fr"])
+    with pytest.raises(DataError, match="no entry has captions in 'xx'"):
+        evaluate(model, found_entries, ["en", "xx"])
     del found_entries[4].captions["en"]
-    with pytest.raises(DataError, match="the entries have no language in common"):
+    with pytest.raises(DataError, match="the entries have no language in common: name those to evaluate"):
         evaluate(model, found_entries)
 
 

@@ -35,6 +35,7 @@ from typing import Any
 from minclip.errors import MinclipError
 from minclip_torch.training.command import exit_code
 from minclip_torch.training.miniatures.drawing import document, pixels, redraw
+from minclip_torch.training.miniatures.exam import refuse_overlap
 
 
 class PicturesError(MinclipError):
@@ -232,6 +233,7 @@ def write(folder: Path, archives: dict[str, Path], workers: int | None = None) -
         for name, entries in lines.items():
             text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
             (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        refuse_overlap(out / "train.jsonl", out / "test.jsonl")
         os.replace(out, folder)
 
 
