@@ -67,9 +67,10 @@ def evaluate(model: minclip.Model, entries: Sequence[Entry], languages: Sequence
     languages = languages or [code for code in entries[0].captions if all(code in entry.captions for entry in entries)]
     if not languages:
         raise DataError("the entries have no language in common: name those to evaluate")
+    present = dict.fromkeys(code for entry in entries for code in entry.captions)
     for code in languages:
-        if not any(code in entry.captions for entry in entries):
-            raise DataError(f"no entry has captions in {code!r}")
+        if code not in present:
+            raise DataError(f"no entry has captions in {code!r}; there are {', '.join(present)}")
     images = model.encode_image([str(path) for entry in entries for path in entry.images])
     found = []
     for code in languages:

@@ -8,8 +8,8 @@ shipped), checks the archive's digest, and writes
     data/elsewhere/elsewhere.jsonl    a line per stamp: its picture, and a sentence in each language that it has
     data/elsewhere/<folder>/...       the pictures, RGBA PNG, cut out, as the stamps are: drawings and photographs
 
-Some of the stamps are in Open Clip Art, too: those that look like a picture of a training set beside the folder are left
-out, so make the training sets first. The folder appears when it is complete.
+Some of the stamps are in Open Clip Art, too: those that look like a picture of a training set beside the folder are
+left out, so make the training sets first. The folder appears when it is complete.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from minclip.errors import ImageError
 from minclip.images import open_image
 from minclip_torch.training.command import exit_code
 from minclip_torch.training.miniatures.drawing import fitted
-from minclip_torch.training.miniatures.exam import alike, look, refuse_overlap
+from minclip_torch.training.miniatures.exam import alike, drawn_part, refuse_overlap
 from minclip_torch.training.miniatures.pictures import LANGUAGES, TEST_SIZE, PicturesError, refuse_existing
 
 PACKAGE, VERSION = "tuxpaint-stamps-default", "2022.06.04-1"
@@ -49,7 +49,7 @@ CODES = {code: (code,) for code in LANGUAGES} | {"pt": ("pt", "pt_BR"), "zh": ("
 
 @dataclass(frozen=True)
 class Stamp:
-    """One picture. name: its path among the stamps, without suffix; file: PNG or SVG; captions: language -> sentence."""
+    """A picture. name: its path among the stamps, without suffix; file: PNG or SVG; captions: language -> sentence."""
 
     name: str
     file: Path
@@ -113,7 +113,7 @@ def stamps(root: Path) -> list[Stamp]:
 
 
 def read_captions(text: str) -> dict[str, str]:
-    """The sentence of each language in a stamp's text: English in the first line, then lines such as `fr.utf8=Un lit.`"""
+    """The sentence of each language in a stamp's text: English in the first line, then lines like `fr.utf8=Un lit.`"""
     first, *others = text.split("\n")
     if re.match(r"[\w@]+\.utf8=", first):  # no English
         first, others = "", [first, *others]
@@ -177,7 +177,7 @@ def _lines(found: list[Stamp], out: Path) -> Iterator[dict[str, Any]]:
     """The lines of elsewhere.jsonl, whose pictures are written into `out`."""
     for stamp in found:
         image = picture(stamp.file)
-        if not look(image).any():  # white on white
+        if drawn_part(image) is None:
             continue
         drawn = out / f"{stamp.name}.png"
         drawn.parent.mkdir(parents=True, exist_ok=True)
