@@ -7,7 +7,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from minclip.errors import ImageError
@@ -73,3 +73,14 @@ def refusal(call, *culprits):
     for culprit in culprits:
         assert str(culprit) in message
     return message
+
+
+def triangles(seed: int, side: int = 80) -> Image.Image:
+    """A drawing of twelve triangles on nothing, another one for every seed, RGBA, side x side."""
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGBA", (side, side))
+    draw = ImageDraw.Draw(image)
+    for _ in range(12):
+        corners = [tuple(side * xy) for xy in rng.uniform(0.05, 0.95, (3, 2))]
+        draw.polygon(corners, fill=tuple(rng.integers(0, 200, 3)))
+    return image

@@ -63,28 +63,30 @@ def scores(language: str, images: np.ndarray, texts: np.ndarray, right: np.ndarr
 def evaluate(
     model: minclip.Model, entries: Sequence[Entry], languages: Sequence[str] = (), *, sentences: bool = False
 ) -> list[Scores]:
-    """Score a model in each language (default: all that every entry has).
+    """Score a model in each language (default: all that every entry has), over the entries that have it.
 
     Names that several entries share are one class, and an image of any of them is right. sentences: put each name into
-    its language's plain sentence. Raises DataError for a language that an entry lacks, where the entries have none in
-    common, and for a language without a sentence.
+    its language's plain sentence. Raises DataError for a language that no entry has or that has no sentence, and where
+    none is named and the entries have none in common.
     """
-    common = [code for code in entries[0].captions if all(code in entry.captions for entry in entries)]
-    if not common:
-        raise DataError("the entries have no language in common: leave out those that lack the one you want")
+    languages = languages or [code for code in entries[0].captions if all(code in entry.captions for entry in entries)]
+    if not languages:
+        raise DataError("the entries have no language in common: name those to evaluate")
+    present = dict.fromkeys(code for entry in entries for code in entry.captions)
     for code in languages:
-        if code not in common:
-            raise DataError(f"not every entry has captions in {code!r}; all have {', '.join(common)}")
-    for code in languages or common:
+        if code not in present:
+            raise DataError(f"no entry has captions in {code!r}; there are {', '.join(present)}")
         if sentences and code not in frames.FRAMES:
             raise DataError(f"no sentence is known for names in {code!r}: name other --languages, or drop --sentences")
     images = model.encode_image([str(path) for entry in entries for path in entry.images])
     found = []
-    for code in languages or common:
-        names, own = name_classes(entries, code)
-        right = own[:, None] == np.arange(len(names))  # (images, names)
+    for code in languages:
+        named = [entry for entry in entries if code in entry.captions]
+        shown = [code in entry.captions for entry in entries for _ in entry.images]
+        names, own = name_classes(named, code)
+        right = own[:, None] == np.arange(len(names))  # (images shown, names)
         texts = [frames.sentence(name, code) for name in names] if sentences else names
-        found.append(scores(code, images, model.encode_text(texts), right))
+        found.append(scores(code, images[shown], model.encode_text(texts), right))
     return found
 
 
@@ -94,8 +96,8 @@ def table(found: Sequence[Scores]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|---" + "|---:" * (len(heads) - 1) + "|"]
     rows = [list(asdict(one).values()) for one in found]
     if len(rows) > 1:
-        means = np.mean([row[3:] for row in rows], axis=0)
-        rows.append(["mean", rows[0][1], round(np.mean([row[2] for row in rows])), *means])
+        pictures, names, *means = np.mean([row[1:] for row in rows], axis=0)
+        rows.append(["mean", round(pictures), round(names), *means])
     for language, pictures, names, *values in rows:
         cells = [language or "-", pictures, names, *(f"{100 * value:.1f}" for value in values)]
         lines.append("| " + " | ".join(map(str, cells)) + " |")

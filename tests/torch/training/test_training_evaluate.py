@@ -79,14 +79,16 @@ def test_names_that_two_entries_share_are_one_class(data: Path, miniature: Path)
     assert french.pictures == sum(len(entry.images) for entry in found_entries)
 
 
-def test_a_language_that_an_entry_lacks_is_left_out_or_refused(data: Path, miniature: Path) -> None:
+def test_a_language_is_evaluated_over_the_entries_that_have_it(data: Path, miniature: Path) -> None:
     model, found_entries = minclip.load(miniature), read_entries(data)
     del found_entries[3].captions["fr"]
     assert [found.language for found in evaluate(model, found_entries)] == ["en"]
-    with pytest.raises(DataError, match="not every entry has captions in 'fr'; all have en"):
-        evaluate(model, found_entries, ["fr"])
+    (french,) = evaluate(model, found_entries, ["fr"])
+    assert [french] == evaluate(model, [*found_entries[:3], *found_entries[4:]], ["fr"])
+    with pytest.raises(DataError, match="no entry has captions in 'xx'; there are en, fr"):
+        evaluate(model, found_entries, ["en", "xx"])
     del found_entries[4].captions["en"]
-    with pytest.raises(DataError, match="the entries have no language in common"):
+    with pytest.raises(DataError, match="the entries have no language in common: name those to evaluate"):
         evaluate(model, found_entries)
 
 
@@ -207,7 +209,7 @@ def test_a_card_that_cannot_take_results_is_refused_before_the_work(
         (["nowhere", "DATA"], "no folder or file 'nowhere'"),
         (["MODEL", "absent.jsonl"], "absent.jsonl cannot be read"),
         (["MODEL", "DATA", "--set", "moons"], "has no entry of the set 'moons'"),
-        (["MODEL", "DATA", "--languages", "xx"], "in 'xx'; all have en, fr"),
+        (["MODEL", "DATA", "--languages", "xx"], "no entry has captions in 'xx'; there are en, fr"),
         (["MODEL", "DATA", "--backend", "abacus"], "no backend 'abacus'"),
     ],
 )

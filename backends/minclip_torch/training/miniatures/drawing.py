@@ -47,14 +47,19 @@ def document(body: str, left: float, top: float, width: float, height: float) ->
 
 def pixels(svg: str, size: int) -> Image.Image:
     """The drawing as an RGBA image, size x size. Raises ValueError where it is no SVG, ImportError without resvg."""
+    image = fitted(svg, size)
+    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def fitted(svg: str, size: int) -> Image.Image:
+    """The drawing as an RGBA image whose longer side is `size`; raises as `pixels` does."""
     try:
         import resvg_py
     except ImportError:
         raise ImportError("resvg_py, which rasterizes drawings, is not installed: pip install minclip[train]") from None
 
-    data = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
-    image = Image.open(io.BytesIO(bytes(data))).convert("RGBA")
-    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BICUBIC)
+    data = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, dpi=96, skip_system_fonts=True)
+    return Image.open(io.BytesIO(bytes(data))).convert("RGBA")
 
 
 def redraw(svg: str, style: str, seed: int) -> str:

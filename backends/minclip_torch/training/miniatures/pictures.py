@@ -34,6 +34,7 @@ from minclip_torch.training.command import exit_code
 from minclip_torch.training.miniatures import clipart, nouns, wordnet
 from minclip_torch.training.miniatures.drawing import pixels, redraw
 from minclip_torch.training.miniatures.emoji import ARTISTS, EVERYDAY, HELD_OUT, cldr_names, concepts, translations
+from minclip_torch.training.miniatures.exam import refuse_overlap
 from minclip_torch.training.miniatures.icons import SETS, icon_sets
 from minclip_torch.training.miniatures.merging import merge
 from minclip_torch.training.miniatures.packages import Archive, PicturesError, fetch, licences
@@ -94,6 +95,8 @@ def write(
         for name, entries in lines.items():
             text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
             (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        for exam in ("test", *([] if photographs is None else ["grocery"])):
+            refuse_overlap(out / "train.jsonl", out / f"{exam}.jsonl")
         os.replace(out, folder)
 
 

@@ -58,7 +58,13 @@ def test_each_is_a_checkpoint_of_its_family(made: Path) -> None:
 
 
 def test_only_clip_reads_english_alone(made: Path) -> None:
-    for folder, languages in (("clip-1", ["en"]), ("clip-2", ["en"]), ("metaclip-2-1", []), ("metaclip-2-3", []), ("altclip-2", [])):
+    for folder, languages in (
+        ("clip-1", ["en"]),
+        ("clip-2", ["en"]),
+        ("metaclip-2-1", []),
+        ("metaclip-2-3", []),
+        ("altclip-2", []),
+    ):
         assert json.loads((made / folder / "recipe.json").read_text())["languages"] == languages
 
 
