@@ -91,7 +91,7 @@ STAGES: dict[str, tuple[Stage, ...]] = {
         Stage("train", TEXT_ALONE),
     ),
     "altclip": (
-        Stage("train", Recipe(teacher="clip", steps=3000, batch_size=512, dtype="float32", average=0.99)),
+        Stage("train", Recipe(teacher="clip", steps=1500, batch_size=512, average=0.99)),
         Stage("train", TEXT_ALONE),
     ),
 }
