@@ -43,8 +43,8 @@ def run(options: argparse.Namespace) -> int:
         code = update(options)
     if approximate.is_due(store := Store(options.output)):
         try:
-            facts = approximate.build(store)
-            print(f"approximate search: recall {facts.recall:.3f}, {facts.speedup:.0f} times as fast", file=sys.stderr)
+            found = approximate.build(store)
+            print(f"approximate search: recall {found.recall:.3f} at {approximate.AT}", file=sys.stderr)
         except SearchError as error:
             printing.complain(str(error))
     return code
