@@ -47,8 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confusion", type=Path, metavar="FILE", help="write which label was taken for which, as .csv, .json or .png"
     )
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="pictures at a time (default: 32)")
-    common.draft_option(parser)
+    common.encode_options(parser)
     common.model_options(parser)
 
 
@@ -59,13 +58,7 @@ def run(options: argparse.Namespace) -> int:
     check(known, label_set, options)
     model = common.load_model(options)
     pictures = common.Pictures(list(dict.fromkeys(known.paths)))
-    images = model.encode_image(
-        pictures.paths,
-        batch_size=options.batch_size,
-        draft=options.draft,
-        progress=sys.stderr.isatty(),
-        on_error=pictures.left_out,
-    )
+    images = pictures.encode(model, options)
     place = {path: row for row, path in enumerate(pictures.read())}
     if not place:
         return pictures.exit_code()
@@ -201,9 +194,8 @@ def write_confusion(path: Path, confusion: dict[str, Any]) -> None:
             draw(labels, np.array(counts)).save(file, "PNG")
         else:
             text = io.StringIO()
-            csv.writer(text).writerows(
-                [["", *labels], *([label, *row] for label, row in zip(labels, counts, strict=True))]
-            )
+            rows = ([label, *row] for label, row in zip(labels, counts, strict=True))
+            csv.writer(text).writerows([["", *labels], *rows])
             file.write(text.getvalue().encode())
     print(f"wrote {path}", file=sys.stderr)
 
