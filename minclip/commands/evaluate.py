@@ -29,7 +29,6 @@ FORMATS = (".png", ".csv", ".json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The pictures whose answers are known, and what to print or write."""
     parser.usage = (
         "minclip evaluate FOLDER|FILE.csv [--template TEXT | --label-set SET.npz] [--json] [--confusion FILE] "
         "[--model MODEL] [...]"
@@ -129,9 +128,8 @@ def read_csv(path: Path) -> Known:
         if not (name or "").strip() or not (answer or "").strip():
             raise ValueError(f"{path}, line {line}: a path and a {kind} are expected, not {name!r} and {answer!r}")
         key = name if kind == "label" else (name, answer)
-        if key in seen:
+        if seen.setdefault(key, line) != line:
             raise ValueError(f"{path}, line {line}: {name} was already in line {seen[key]}; keep one of the two")
-        seen[key] = line
     if not lines:
         raise ValueError(f"{path} names no pictures")
     return Known(kind, [os.path.join(path.parent, name) for name, _ in lines.values()], [a for _, a in lines.values()])

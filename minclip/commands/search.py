@@ -14,7 +14,6 @@ from minclip.search.query import query_vector, terms
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The index, the query's words, and how to show what is found."""
     parser.usage = (
         "minclip search PHOTOS.idx QUERY [+ QUERY | - QUERY ...] [--top-k K] [--json | --html OUT.html] [...]"
     )
@@ -35,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Find pictures and show them: as a page, as JSON, as bars or as paths."""
+    """Find pictures and show them: as a page, as JSON, with their scores or as paths alone."""
     if options.html:
         common.check_output(options.html, [], ".html", ".htm")
     index = Index.open(options.index)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -176,9 +176,8 @@ class Store:
         new = [picture for content, picture in contents.items() if content not in rows]
         vectors = embed(new)
         fine = [picture.hash for picture in new if not picture.error]
-        places = list(islice(self.free_rows, len(fine)))
-        self.write_vectors(places, vectors)
-        rows.update(zip(fine, places, strict=True))
+        rows.update(zip(fine, self.free_rows, strict=False))
+        self.write_vectors([rows[content] for content in fine], vectors)
         for picture in pictures:
             if not picture.error:
                 picture.row, picture.error = rows.get(picture.hash, -1), contents[picture.hash].error
