@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from minclip import notice
 from minclip.checkpoints import sources
 from minclip.commands.printing import complain
@@ -52,8 +54,9 @@ def load_model(options: argparse.Namespace) -> Model:
     return load(options.model, backend=options.backend, device=options.device, dtype=options.dtype, threads=threads)
 
 
-def draft_option(parser: argparse.ArgumentParser) -> None:
-    """--draft: `draft` of `Model.encode_image`."""
+def encode_options(parser: argparse.ArgumentParser) -> None:
+    """--batch-size and --draft, of `Model.encode_image`: what `Pictures.encode` takes."""
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="how many at a time (default: 32)")
     parser.add_argument(
         "--draft",
         action="store_true",
@@ -97,6 +100,16 @@ class Pictures:
     def _folder_left_out(self, error: OSError) -> None:
         self.unreadable_folders += 1
         complain(f"left out: folder {error.filename} cannot be read: {error.strerror}")
+
+    def encode(self, model: Model, options: argparse.Namespace) -> np.ndarray:
+        """Unit vectors (n, p) of those that can be read, see `Model.encode_image`."""
+        return model.encode_image(
+            self.paths,
+            batch_size=options.batch_size,
+            draft=options.draft,
+            progress=sys.stderr.isatty(),
+            on_error=self.left_out,
+        )
 
     def left_out(self, index: int, error: ImageError) -> None:
         """Report that `paths[index]` cannot be read, and count it: the `on_error` of `Model.encode_image`."""

@@ -11,16 +11,15 @@ import re
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from minclip.commands import common
 from minclip.errors import BackendError
-from minclip.fingerprint import fingerprint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Pictures or texts, the file or folder to write, and how the work is shared out."""
     parser.usage = (
         "minclip embed (IMAGE [IMAGE ...] | --text TEXT [TEXT ...]) -o OUT.npz [--model MODEL] [...]\n"
         "       minclip embed SOURCE [...] -o FOLDER (--shard I/N | --ray [ADDRESS]) [--model MODEL] [...]"
@@ -29,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text", nargs="+", action="extend", default=[], metavar="TEXT", help="texts instead")
     parser.add_argument("--text-file", metavar="FILE", help="file with a text on each line; - for stdin")
     parser.add_argument("-o", "--output", required=True, metavar="OUT.npz", help="the file to write")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="how many at a time (default: 32)")
     parser.add_argument(
         "--shard", metavar="I/N", help="write the I-th of N parts of the pictures, from 0, into folder -o"
     )
@@ -43,11 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--shards", type=int, metavar="N", help="how many parts --ray makes (default: one for 4096)")
     parser.add_argument("--gpus", type=float, default=0, metavar="SHARE", help="of a GPU, for each actor of --ray")
-    common.draft_option(parser)
+    common.encode_options(parser)
     common.model_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
+    """What cannot be read is left out. Where the memory runs out, the batches done before are written."""
     if options.shard is not None or options.ray is not None:
         return embed_shards(options)
     texts = [*options.text, *(common.lines_of(options.text_file) if options.text_file else [])]
@@ -55,44 +54,28 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("name pictures, or give texts with --text or --text-file: one of the two")
     output = Path(options.output)
     common.check_output(output, options.images, ".npz")
-    return embed_texts(texts, output, options) if texts else embed_pictures(output, options)
-
-
-def embed_texts(texts: list[str], output: Path, options: argparse.Namespace) -> int:
-    with common.writing(output) as file:
-        model = common.load_model(options)
-        embeds = model.encode_text(texts, batch_size=options.batch_size, progress=sys.stderr.isatty())
-        np.savez(file, embeds=embeds, texts=np.array(texts), model=model.source, fingerprint=fingerprint(model))
-    print(f"wrote {len(embeds)} embeddings of {embeds.shape[1]} numbers to {output}", file=sys.stderr)
-    return 0
-
-
-def embed_pictures(output: Path, options: argparse.Namespace) -> int:
-    """Those that cannot be read are left out. Where the memory runs out, the batches done before are written."""
-    pictures = common.Pictures(options.images)
+    pictures = None if texts else common.Pictures(options.images)
     failure: BackendError | None = None
     with common.writing(output) as file:
         model = common.load_model(options)
         try:
-            embeds = model.encode_image(
-                pictures.paths,
-                batch_size=options.batch_size,
-                draft=options.draft,
-                progress=sys.stderr.isatty(),
-                on_error=pictures.left_out,
-            )
+            if pictures is not None:
+                embeds = pictures.encode(model, options)
+            else:
+                embeds = model.encode_text(texts, batch_size=options.batch_size, progress=sys.stderr.isatty())
         except BackendError as error:
             if error.finished is None:
                 raise
             failure, embeds = error, error.finished
-        paths = pictures.read()[: len(embeds)]
-        if not paths:
+        if pictures is not None and not pictures.read():
             raise ValueError(f"none of the {len(pictures.paths)} pictures could be read, so {output} was not written")
-        np.savez(file, embeds=embeds, paths=np.array(paths), model=model.source, fingerprint=fingerprint(model))
-    print(f"wrote {len(paths)} embeddings of {embeds.shape[1]} numbers to {output}", file=sys.stderr)
+        kind, items = ("texts", texts) if pictures is None else ("paths", pictures.read())
+        arrays: dict[str, Any] = {kind: np.array(items[: len(embeds)]), "model": model.source}
+        np.savez(file, embeds=embeds, fingerprint=model.fingerprint, **arrays)
+    print(f"wrote {len(embeds)} embeddings of {embeds.shape[1]} numbers to {output}", file=sys.stderr)
     if failure is not None:
         raise failure
-    return pictures.exit_code()
+    return 0 if pictures is None else pictures.exit_code()
 
 
 def embed_shards(options: argparse.Namespace) -> int:

@@ -29,7 +29,6 @@ FORMATS = (".png", ".csv", ".json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The pictures whose answers are known, and what to print or write."""
     parser.usage = (
         "minclip evaluate FOLDER|FILE.csv [--template TEXT | --label-set SET.npz] [--json] [--confusion FILE] "
         "[--model MODEL] [...]"
@@ -47,8 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confusion", type=Path, metavar="FILE", help="write which label was taken for which, as .csv, .json or .png"
     )
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="pictures at a time (default: 32)")
-    common.draft_option(parser)
+    common.encode_options(parser)
     common.model_options(parser)
 
 
@@ -59,13 +57,7 @@ def run(options: argparse.Namespace) -> int:
     check(known, label_set, options)
     model = common.load_model(options)
     pictures = common.Pictures(list(dict.fromkeys(known.paths)))
-    images = model.encode_image(
-        pictures.paths,
-        batch_size=options.batch_size,
-        draft=options.draft,
-        progress=sys.stderr.isatty(),
-        on_error=pictures.left_out,
-    )
+    images = pictures.encode(model, options)
     place = {path: row for row, path in enumerate(pictures.read())}
     if not place:
         return pictures.exit_code()
@@ -136,9 +128,8 @@ def read_csv(path: Path) -> Known:
         if not (name or "").strip() or not (answer or "").strip():
             raise ValueError(f"{path}, line {line}: a path and a {kind} are expected, not {name!r} and {answer!r}")
         key = name if kind == "label" else (name, answer)
-        if key in seen:
+        if seen.setdefault(key, line) != line:
             raise ValueError(f"{path}, line {line}: {name} was already in line {seen[key]}; keep one of the two")
-        seen[key] = line
     if not lines:
         raise ValueError(f"{path} names no pictures")
     return Known(kind, [os.path.join(path.parent, name) for name, _ in lines.values()], [a for _, a in lines.values()])
@@ -201,9 +192,8 @@ def write_confusion(path: Path, confusion: dict[str, Any]) -> None:
             draw(labels, np.array(counts)).save(file, "PNG")
         else:
             text = io.StringIO()
-            csv.writer(text).writerows(
-                [["", *labels], *([label, *row] for label, row in zip(labels, counts, strict=True))]
-            )
+            rows = ([label, *row] for label, row in zip(labels, counts, strict=True))
+            csv.writer(text).writerows([["", *labels], *rows])
             file.write(text.getvalue().encode())
     print(f"wrote {path}", file=sys.stderr)
 

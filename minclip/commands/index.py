@@ -18,10 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "minclip index (FOLDER [FOLDER ...] | --from DIR | --export DIR) -o PHOTOS.idx [--model MODEL] [...]"
     parser.add_argument("folders", nargs="*", metavar="FOLDER", help="folder to search for pictures, and all below it")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="PHOTOS.idx", help="the index")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="pictures at a time (default: 32)")
     parser.add_argument("--from", dest="shards", type=Path, metavar="DIR", help="take what minclip embed --shard wrote")
     parser.add_argument("--export", type=Path, metavar="DIR", help="write the index in clip-retrieval's layout")
-    common.draft_option(parser)
+    common.encode_options(parser)
     common.model_options(parser)
 
 
@@ -43,8 +42,8 @@ def run(options: argparse.Namespace) -> int:
         code = update(options)
     if approximate.is_due(store := Store(options.output)):
         try:
-            facts = approximate.build(store)
-            print(f"approximate search: recall {facts.recall:.3f}, {facts.speedup:.0f} times as fast", file=sys.stderr)
+            found = approximate.build(store)
+            print(f"approximate search: recall {found.recall:.3f} at {approximate.AT}", file=sys.stderr)
         except SearchError as error:
             printing.complain(str(error))
     return code

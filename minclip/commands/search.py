@@ -14,7 +14,6 @@ from minclip.search.query import query_vector, terms
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The index, the query's words, and how to show what is found."""
     parser.usage = (
         "minclip search PHOTOS.idx QUERY [+ QUERY | - QUERY ...] [--top-k K] [--json | --html OUT.html] [...]"
     )
@@ -35,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Find pictures and show them: as a page, as JSON, as bars or as paths."""
+    """Find pictures and show them: as a page, as JSON, with their scores or as paths alone."""
     if options.html:
         common.check_output(options.html, [], ".html", ".htm")
     index = Index.open(options.index)
@@ -45,16 +44,12 @@ def run(options: argparse.Namespace) -> int:
     vector = query_vector(options.query, model, draft=index.store.draft)
     found = index.nearest(vector, options.top_k, exact=options.exact)
     if index.approximate and not options.exact:
-        facts = index.approximate.facts
-        print(
-            f"approximate: recall {facts.recall:.3f} at {AT}, {facts.speedup:.0f} times as fast as --exact",
-            file=sys.stderr,
-        )
+        print(f"approximate: recall {index.approximate.recall:.3f} at {AT}; --exact has all", file=sys.stderr)
     if options.html:
         from minclip.search.sheet import contact_sheet
 
         note = f"{len(found)} of {len(index):,} pictures in {options.index}, by {model.source}"
-        page = contact_sheet(asked, found, note)
+        page = contact_sheet(" ".join(options.query), asked, found, note)
         with common.writing(options.html) as file:
             file.write(page.encode())
         print(f"wrote {options.html}", file=sys.stderr)

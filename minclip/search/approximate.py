@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +17,31 @@ import numpy as np
 
 from minclip.errors import SearchError
 from minclip.files import read_json, replacing_together
+from minclip.search.store import CELLS as FILE
+from minclip.search.store import CELLS_FACTS as FACTS
 from minclip.search.store import Store, one_writer, writable
 
 FROM = 1_000_000  # vectors; below, the exact answer takes a moment
-FILE, FACTS = "approximate.faiss", "approximate.json"
 RECALL, AT, QUERIES = 0.95, 10, 64  # what is aimed at, at how many results, measured on how many pictures of the index
 SPARE = 4  # times as many are taken from the cells as are wanted, to be compared anew
 GROWTH = 0.1  # of the vectors, that may be new before the cells are made anew; until then those are searched exactly
-INSTALL = "pip install minclip[faiss]"
 
 
 @dataclass
-class Facts:
-    """rows: how many vectors it holds, the first ones. recall: the share of the exact 10 best that was found.
+class Approximate:
+    """The inverted file beside an index: its first `rows` vectors, in cells.
 
-    speedup: how many times as fast as the exact answer that was.
+    recall: the share of the exact 10 best that was found.
     """
 
+    cells: Any
     rows: int
-    probes: int
     recall: float
-    speedup: float
 
-
-class Approximate:
-    """The inverted file beside an index."""
-
-    def __init__(self, folder: Path, cells: Any, facts: Facts) -> None:
-        self.folder, self.cells, self.facts = folder, cells, facts
+    @property
+    def probes(self) -> int:
+        """Into how many cells a query looks."""
+        return self.cells.nprobe
 
     @classmethod
     def open(cls, folder: Path) -> Approximate | None:
@@ -57,35 +52,28 @@ class Approximate:
             import faiss
         except ImportError:
             return None
-        facts = Facts(**read_json(folder / FACTS, SearchError))
+        facts = read_json(folder / FACTS, SearchError)
         try:
             cells = faiss.read_index(str(folder / FILE), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
         except RuntimeError:
             raise SearchError(f"{folder / FILE} cannot be read; delete it and {FACTS} beside it") from None
-        cells.nprobe = (
-            facts.probes
-        )  # by one thread: what two save on so few cells, they lose in waiting for one another
-        return cls(folder, cells, facts)
+        return cls(cells, facts["rows"], facts["recall"])
 
     def candidates(self, vector: np.ndarray, count: int) -> np.ndarray:
         """Rows (n,) among which the `count` nearest probably are, n about 4 times as many."""
-        rows = self.cells.search(vector[None], min(SPARE * count, self.facts.rows))[1][0]
+        rows = self.cells.search(vector[None], min(SPARE * count, self.rows))[1][0]
         return rows[rows >= 0]
-
-
-def free_rows(store: Store) -> Iterator[int]:
-    """Rows for new vectors: none of those in the inverted file, whose cells are of the vectors that they hold now."""
-    path = store.folder / FACTS
-    return store.free_rows(Facts(**read_json(path, SearchError)).rows if path.is_file() else 0)
 
 
 def is_due(store: Store) -> bool:
     """Whether the index is large, and has no inverted file or one that lacks too much."""
-    found = Approximate.open(store.folder) if store.height() >= FROM else None
-    return store.height() >= FROM and (found is None or store.height() > (1 + GROWTH) * found.facts.rows)
+    if (height := store.height()) < FROM:
+        return False
+    found = Approximate.open(store.folder)
+    return found is None or height > (1 + GROWTH) * found.rows
 
 
-def build(store: Store) -> Facts:
+def build(store: Store) -> Approximate:
     """Sort the vectors into cells, look into as many as RECALL needs, and write all that beside the index.
 
     Raises SearchError where FAISS is not installed.
@@ -93,7 +81,8 @@ def build(store: Store) -> Facts:
     try:
         import faiss
     except ImportError:
-        raise SearchError(f"searching {store.height():,} vectors approximately needs FAISS: {INSTALL}") from None
+        install = "pip install minclip[faiss]"
+        raise SearchError(f"searching {store.height():,} vectors approximately needs FAISS: {install}") from None
     vectors = store.vectors()
     rows, width = vectors.shape
     random = np.random.default_rng(0)
@@ -104,30 +93,25 @@ def build(store: Store) -> Facts:
     for start in range(0, rows, 65536):
         cells.add(vectors[start : start + 65536])
     queries = vectors[np.sort(random.choice(rows, min(rows, QUERIES), replace=False))]
-    facts = measure(Approximate(store.folder, cells, Facts(rows, 1, 0, 0)), vectors, queries)
+    found = Approximate(cells, rows, 0.0)
+    probe(found, vectors, queries)
     with one_writer(store.folder), writable(store.folder), replacing_together() as begin:
         faiss.write_index(cells, faiss.PyCallbackIOWriter(begin(store.folder / FILE).write))
-        begin(store.folder / FACTS).write(json.dumps(asdict(facts)).encode())
-    return facts
+        begin(store.folder / FACTS).write(json.dumps({"rows": rows, "recall": found.recall}).encode())
+    return found
 
 
-def measure(approximate: Approximate, vectors: np.ndarray, queries: np.ndarray) -> Facts:
-    """The fewest probes, a power of two, that reach RECALL on the queries; and what they reach, in which time."""
-    start = time.perf_counter()
+def probe(found: Approximate, vectors: np.ndarray, queries: np.ndarray) -> None:
+    """Have it look into the fewest cells, a power of two, that reach RECALL on the queries; set what they reach."""
     exact = [set(best(vectors @ query, AT)) for query in queries]
-    exact_time = (time.perf_counter() - start) / len(exact)
-    probes, found, approximate_time = 1, 0.0, 0.0
-    while found < RECALL and probes <= approximate.cells.nlist:
-        approximate.cells.nprobe = probes
-        start = time.perf_counter()
-        answers = []
-        for query in queries:
-            rows = approximate.candidates(query, AT)
-            answers.append({int(rows[i]) for i in best(vectors[rows] @ query, AT)})
-        approximate_time = (time.perf_counter() - start) / len(exact)
-        found = float(np.mean([len(a & b) / len(b) for a, b in zip(answers, exact, strict=True)]))
-        probes *= 2
-    return Facts(len(vectors), probes // 2, found, exact_time / approximate_time)
+    for power in range(found.cells.nlist.bit_length()):  # the last one is all of them
+        found.cells.nprobe = 2**power
+        candidates = [found.candidates(query, AT) for query in queries]
+        near = [rows[best(vectors[rows] @ query, AT)] for rows, query in zip(candidates, queries, strict=True)]
+        shares = [len(a.intersection(b.tolist())) / len(a) for a, b in zip(exact, near, strict=True)]
+        found.recall = float(np.mean(shares))
+        if found.recall >= RECALL:
+            break
 
 
 def best(scores: np.ndarray, count: int) -> list[int]:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minclip.loading import load
 from minclip.model import Model
 from minclip.search import build
 from minclip.search.approximate import Approximate, best
@@ -103,8 +102,8 @@ class Index:
     def _compared(self, vector: np.ndarray, count: int, exact: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Rows (n,) and their scores: where there is an inverted file, first those that it finds near; then all."""
         vectors, approximate = self.store.vectors(), None if exact else self.approximate
-        if approximate is not None and count < approximate.facts.rows <= len(vectors):
-            height = approximate.facts.rows
+        if approximate is not None and count < approximate.rows <= len(vectors):
+            height = approximate.rows
             near = approximate.candidates(vector, count)
             scores = np.concatenate([vectors[near] @ vector, vectors[height:] @ vector])
             yield np.concatenate([near, np.arange(height, len(vectors))]), scores
@@ -119,9 +118,5 @@ class Index:
         """The model that the index was made with, loaded once; or the one given, if it is the same."""
         if given is None and self._model is not None:
             return self._model
-        if not isinstance(given, Model):
-            given = load(self.store.facts["model"] if given is None else given)
-        if given is not self._model:
-            build.check_model(self.store, given)
-            self._model = given
-        return given
+        self._model = build.model_of(self.store, given)
+        return self._model

@@ -60,9 +60,9 @@ def _term(sign: int, parts: list[Any], query: Query) -> Term:
     if isinstance(content, str) and not content:
         raise SearchError(f"query {query!r:.200} has an empty term; write a text or name a picture there")
     is_picture = not isinstance(content, str) or names_picture(content)
-    return Term(
-        sign * weight, os.path.expanduser(content) if is_picture and isinstance(content, str) else content, is_picture
-    )
+    if is_picture and isinstance(content, str):
+        content = os.path.expanduser(content)
+    return Term(sign * weight, content, is_picture)
 
 
 def names_picture(word: str) -> bool:
@@ -77,10 +77,10 @@ def query_vector(query: Query, model: Model, *, draft: bool = False) -> np.ndarr
     Raises SearchError where the terms cancel out; ImageError for a picture that cannot be read; CheckpointError for a
     text where the model has no text tower.
     """
-    total: np.ndarray | None = None
+    total = np.zeros(model.config.projection_dim)
     for weight, content, is_picture in terms(query):
         embed = model.encode_image([content], draft=draft) if is_picture else model.encode_text([content])
-        total = weight * embed[0] + (0 if total is None else total)
-    if total is None or not np.linalg.norm(total) > 1e-4:
+        total += weight * embed[0]
+    if not np.linalg.norm(total) > 1e-4:
         raise SearchError(f"the terms of query {query!r:.200} cancel out; weigh them differently")
     return unit(total[None].astype(np.float32))[0]

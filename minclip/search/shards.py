@@ -11,11 +11,11 @@ any of them made anywhere. It is there when its metadata are, which take their p
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,15 +24,13 @@ import numpy as np
 
 from minclip.errors import SearchError
 from minclip.files import one_line, replacing_together
-from minclip.fingerprint import fingerprint
 from minclip.images import image_suffixes, pictures_below
 from minclip.model import Model
 from minclip.pipeline import Progress, ahead, default_workers
-from minclip.search.approximate import free_rows
-from minclip.search.build import draft_fact, embed, hashed, stated
+from minclip.search.build import embed, facts_of, hashed, stated
 from minclip.search.store import Picture, Store, one_writer, printable
 
-STEP = 1024  # pictures that are embedded, or recorded in an index, at a time
+STEP = 1024  # pictures that are embedded at a time
 EXPORTED = 1_000_000  # pictures in a shard of `export_index`
 
 
@@ -92,10 +90,10 @@ def blocks(found: Sequence[str], count: int, *, draft: bool = False) -> list[Sha
     return [Shard(number, count, found[ends[number] : ends[number + 1]], draft) for number in range(count)]
 
 
-def pictures_in(entry: str) -> Iterator[tuple[Picture, str | io.BytesIO]]:
-    """The picture at a path, or those of a tar, named `tar/member`; each with what it is opened from."""
+def pictures_in(entry: str) -> Iterator[Picture]:
+    """The picture at a path, or those of a tar with their content, named `tar/member`."""
     if not entry.lower().endswith(".tar"):
-        yield stated(entry), entry
+        yield stated(entry)
         return
     endings = tuple(image_suffixes())
     try:
@@ -103,11 +101,10 @@ def pictures_in(entry: str) -> Iterator[tuple[Picture, str | io.BytesIO]]:
             for member in tar:
                 content = tar.extractfile(member) if member.name.lower().endswith(endings) else None
                 if content is not None:
-                    data = content.read()
-                    state = member.size, int(member.mtime * 10**9), hashlib.sha256(data).digest()
-                    yield Picture(f"{entry}/{member.name}", *state), io.BytesIO(data)
+                    path, mtime = f"{entry}/{member.name}", int(member.mtime * 10**9)
+                    yield Picture(path, member.size, mtime, content=content.read())
     except (OSError, tarfile.TarError) as error:
-        yield Picture(entry, error=f"{entry} cannot be read to its end: {one_line(error)}"), entry
+        yield Picture(entry, error=f"{entry} cannot be read to its end: {one_line(error)}")
 
 
 # --- making a shard ------------------------------------------------------------------------------------------------
@@ -136,22 +133,16 @@ def make(folder: Path, shard: Shard, model: Model, *, batch_size: int = 32) -> t
     pyarrow()
     pictures: list[Picture] = []
     rows: list[np.ndarray] = []
-
-    def prepare(item: tuple[Picture, str | io.BytesIO]) -> tuple[Picture, str | io.BytesIO]:
-        return (item[0] if item[0].hash else hashed(item[0])), item[1]
-
-    items = (item for entry in shard.entries for item in pictures_in(entry))
-    with closing(ahead(prepare, items, workers=default_workers(), depth=4 * batch_size)) as source:
+    found = (picture for entry in shard.entries for picture in pictures_in(entry))
+    with closing(ahead(hashed, found, workers=default_workers(), depth=4 * batch_size)) as source:
         while step := list(islice(source, STEP)):
-            fine = [(picture, content) for picture, content in step if not picture.error]
-            good, contents = [picture for picture, _ in fine], [content for _, content in fine]
-            embeds = embed(model, good, contents, batch_size=batch_size, draft=shard.draft)
+            fine = [picture for picture in step if not picture.error]
+            embeds = embed(model, fine, batch_size=batch_size, draft=shard.draft)
             vectors = np.zeros((len(step), embeds.shape[1]), np.float32)
-            vectors[[not picture.error for picture, _ in step]] = embeds
-            pictures += [picture for picture, _ in step]
+            vectors[[not picture.error for picture in step]] = embeds
             rows.append(vectors)
-    facts = {"model": model.source, "fingerprint": fingerprint(model), "entries": digest(shard)}
-    facts |= draft_fact(shard.draft)
+            pictures += [replace(picture, content=None) for picture in step]
+    facts = facts_of(model, shard.draft) | {"entries": digest(shard)}
     write(folder, shard.number, np.concatenate(rows), pictures, facts)
     return len(pictures), sum(bool(picture.error) for picture in pictures)
 
@@ -161,14 +152,10 @@ def write(
 ) -> None:
     """The two files of a shard, the metadata last."""
     arrow, parquet = pyarrow()
-    columns = {
-        "image_path": [printable(picture.path) for picture in pictures],
-        "error": [picture.error or None for picture in pictures],
-        "path": [os.fsencode(picture.path) for picture in pictures],
-        "size": [picture.size for picture in pictures],
-        "mtime": [picture.mtime for picture in pictures],
-        "hash": [picture.hash for picture in pictures],
-    }
+    columns = {name: [getattr(picture, name) for picture in pictures] for name in ("size", "mtime", "hash")}
+    columns["image_path"] = [printable(picture.path) for picture in pictures]
+    columns["path"] = [os.fsencode(picture.path) for picture in pictures]
+    columns["error"] = [picture.error or None for picture in pictures]
     facts = {**facts, "vectors": hash_of(vectors, facts)}
     table = arrow.table(columns, schema()).replace_schema_metadata({f"minclip.{n}": f for n, f in facts.items()})
     try:
@@ -250,7 +237,7 @@ def index_shards(folder: Path, target: Path, *, progress: bool = False) -> int:
             vectors, pictures = read_shard(folder, path, facts)
             if not Store.begun(target):
                 known = {name: fact for name, fact in facts.items() if name in ("model", "fingerprint", "draft")}
-                Store.create(target, {**known, "width": str(vectors.shape[1])}).close()
+                Store.create(target, known | {"width": str(vectors.shape[1])}).close()
             with closing(Store(target)) as store:
                 if facts["fingerprint"] != store.facts["fingerprint"]:
                     raise SearchError(f"{path} is of {facts['model']}, {target} of {store.facts['model']}: two models")
@@ -258,7 +245,7 @@ def index_shards(folder: Path, target: Path, *, progress: bool = False) -> int:
                     raise SearchError(f"of {path} and {target} only one was made with draft; index to another place")
                 place = {picture.hash: index for index, picture in enumerate(pictures)}
                 fine = [picture for picture in pictures if not picture.error]
-                store.record(fine, lambda new: vectors[[place[p.hash] for p in new]], free_rows(store))  # noqa: B023
+                store.record(fine, lambda new: vectors[[place[p.hash] for p in new]])  # noqa: B023
                 total += len(fine)
             bar.advance(1)
     return total
@@ -267,8 +254,7 @@ def index_shards(folder: Path, target: Path, *, progress: bool = False) -> int:
 def export_index(store: Store, folder: Path) -> int:
     """Write an index as shards. How many."""
     pictures, number = store.pictures(), 0
-    facts = {"model": store.facts["model"], "fingerprint": store.facts["fingerprint"], "entries": ""}
-    facts |= draft_fact(store.draft)
+    facts = {name: fact for name, fact in store.facts.items() if name != "width"} | {"entries": ""}
     while part := list(islice(pictures, EXPORTED)):
         write(folder, number, store.vectors()[[picture.row for picture in part]], part, facts)
         number += 1

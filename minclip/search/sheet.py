@@ -49,9 +49,8 @@ a > img, .gone { display: block; width: 100%; aspect-ratio: var(--ratio); object
 """
 
 
-def contact_sheet(query: Sequence[Term], found: Sequence[Match], note: str) -> str:
+def contact_sheet(title: str, query: Sequence[Term], found: Sequence[Match], note: str) -> str:
     """The page. note: a line below the query, such as how many pictures were searched. Scores are cosines."""
-    title = " ".join(plain(term, first=not place) for place, term in enumerate(query))
     terms = "".join(show_term(term, first=not place) for place, term in enumerate(query))
     best, least = (found[0].score, min(0.0, found[-1].score)) if found else (1.0, 0.0)
     numbered = [(place, match, (match.score - least) / max(best - least, 1e-9)) for place, match in enumerate(found, 1)]
@@ -72,9 +71,9 @@ def card(place: int, match: Match, share: float) -> str:
     except ImageError:
         (width, height), picture = (1, 1), '<span class="gone">no longer there</span>'
     ratio = min(max(width / height, 0.5), 2.5)
-    name = escape(printable(path.name), quote=True)
+    name = escape(printable(path.name))
     return (
-        f'<a href="{escape(path.as_uri(), quote=True)}" title="{escape(printable(match.path), quote=True)}" '
+        f'<a href="{escape(path.as_uri())}" title="{escape(printable(match.path))}" '
         f'style="--ratio:{ratio:.3f}">{picture}<span class="bar"><i style="width:{share:.0%}"></i></span>'
         f'<span class="line"><span>{place}</span><b>{name}</b><span>{match.score:.3f}</span></span></a>\n'
     )
@@ -85,19 +84,11 @@ def show_term(term: Term, *, first: bool) -> str:
     weight = f'<span class="weight">{abs(term.weight):g} ×</span>' if abs(term.weight) != 1 else ""
     sign = "" if first and term.weight > 0 else f'<span class="sign">{"−" if term.weight < 0 else "+"}</span>'
     if term.is_picture:
-        content = f'<img src="{thumbnail(term.content, SMALL)[0]}" alt="{escape(plain(term, first=True), quote=True)}">'
+        name = escape(printable(Path(str(term.content)).name))
+        content = f'<img src="{thumbnail(term.content, SMALL)[0]}" alt="{name}">'
     else:
         content = f"<span>{escape(printable(term.content))}</span>"
     return f'<span class="term{" minus" if term.weight < 0 else ""}">{sign}{weight}{content}</span>'
-
-
-def plain(term: Term, *, first: bool) -> str:
-    """A term in plain text."""
-    named = Path(term.content).name if isinstance(term.content, str | Path) and term.is_picture else "picture"
-    sign = "" if first and term.weight > 0 else "- " if term.weight < 0 else "+ "
-    return (
-        f"{sign}{'' if abs(term.weight) == 1 else f'{abs(term.weight):g}:'}{named if term.is_picture else term.content}"
-    )
 
 
 def thumbnail(source: Any, edge: int) -> tuple[str, int, int]:

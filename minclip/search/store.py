@@ -1,12 +1,13 @@
 """The files of an index, and how they are written so that no moment of being stopped leaves them broken.
 
-An index is a folder of two files, and a third while it is written:
+An index is a folder of two files, a third while it is written, and two more where it is large:
 
     pictures.sqlite   table pictures: path, size, mtime (nanoseconds), hash (of the content) and row;
                       table facts: the model, its fingerprint, the width of a vector, "draft" where JPEG files were
                       decoded so
     vectors.f32       little-endian float32, one row of `width` numbers after the other, each of unit length
     writer.lock       an SQLite file whose lock the writing process holds; the system frees it, however that ends
+    approximate.*     an inverted file of the first rows, and facts about it: see `minclip.search.approximate`
 
 Float32 and not float16: NumPy multiplies halves twenty times more slowly. Copies of a picture share a row. New vectors
 go to rows that no picture points at, and are on the disk before the transaction that points at them: whoever is killed
@@ -20,16 +21,19 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
+from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from minclip.errors import SearchError
-from minclip.files import is_temporary, one_line, replacing
+from minclip.files import is_temporary, one_line, read_json, replacing
 
 PICTURES, VECTORS, LOCK = "pictures.sqlite", "vectors.f32", "writer.lock"
+CELLS, CELLS_FACTS = "approximate.faiss", "approximate.json"
+JOURNAL = "-journal"  # the ending of the file in which SQLite notes how to take back what was begun
 IDENTITY, LAYOUT = 0x6D636C70, 1  # "mclp" in the SQLite header, and the version of the layout above
 SCHEMA = f"""
 CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -39,8 +43,6 @@ CREATE INDEX by_row ON pictures (row);
 PRAGMA application_id = {IDENTITY};
 PRAGMA user_version = {LAYOUT};
 """
-IDENTITY_AND_LAYOUT = "SELECT * FROM pragma_application_id, pragma_user_version"
-ROW_OF = "SELECT row FROM pictures WHERE hash = ? LIMIT 1"
 
 
 @dataclass(slots=True)
@@ -49,6 +51,7 @@ class Picture:
 
     path: absolute; names that are no UTF-8 as `os.fsdecode` writes them. size: in bytes. mtime: of modification, in
     nanoseconds. hash: SHA-256 of the content. row: of the vector. error: the line that says why it cannot be read.
+    content: of a picture that lies in a tar.
     """
 
     path: str
@@ -57,6 +60,7 @@ class Picture:
     hash: bytes = b""
     row: int = -1
     error: str = ""
+    content: bytes | None = None
 
 
 class Store:
@@ -71,7 +75,8 @@ class Store:
         with readable(folder):
             uri = f"{(folder / PICTURES).absolute().as_uri()}?mode=rw"  # which may finish what a killed writer began
             self.database = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
-            ((identity, layout),) = self.database.execute(IDENTITY_AND_LAYOUT)
+            sql = "SELECT * FROM pragma_application_id, pragma_user_version"
+            ((identity, layout),) = self.database.execute(sql)
             if identity != IDENTITY:
                 raise SearchError(f"{folder / PICTURES} is not of an index of minclip's; name another folder")
             if layout != LAYOUT:
@@ -111,28 +116,26 @@ class Store:
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return int(self._one("SELECT count(*) FROM pictures")[0])
+        return next(self._ask("SELECT count(*) FROM pictures"))[0]
 
     def pictures(self) -> Iterator[Picture]:
         """All pictures in the order of their paths, as bytes."""
-        with readable(self.folder):
-            for path, *rest in self.database.execute("SELECT * FROM pictures ORDER BY path"):
-                yield Picture(os.fsdecode(path), *rest)
+        for path, *rest in self._ask("SELECT * FROM pictures ORDER BY path"):
+            yield Picture(os.fsdecode(path), *rest)
 
     def paths_of(self, row: int) -> list[str]:
         """The paths of the pictures that point at a row: several are copies, none is a row that is free."""
-        with readable(self.folder):
-            found = self.database.execute("SELECT path FROM pictures WHERE row = ? ORDER BY path", (row,)).fetchall()
+        found = self._ask("SELECT path FROM pictures WHERE row = ? ORDER BY path", row)
         return [os.fsdecode(path) for (path,) in found]
 
     def height(self) -> int:
         """How many rows there are, those that no picture points at included."""
-        return int(self._one("SELECT ifnull(max(row) + 1, 0) FROM pictures")[0])
+        return next(self._ask("SELECT ifnull(max(row) + 1, 0) FROM pictures"))[0]
 
-    def _one(self, query: str, *parameters: object) -> tuple[Any, ...]:
-        """The first row of an answer, empty where there is none."""
+    def _ask(self, query: str, *parameters: object) -> Iterator[tuple[Any, ...]]:
+        """The rows of an answer."""
         with readable(self.folder):
-            return self.database.execute(query, parameters).fetchone() or ()
+            yield from self.database.execute(query, parameters)
 
     def vectors(self) -> np.ndarray:
         """float32 (rows, width): the file, mapped into memory. Raises SearchError where it is too short."""
@@ -148,35 +151,33 @@ class Store:
             self._mapped = np.asarray(mapped)
         return self._mapped
 
-    def free_rows(self, start: int = 0) -> Iterator[int]:
-        """The rows from `start` that no picture points at, then those beyond the last one, without end."""
-        with readable(self.folder):
-            used = {row for (row,) in self.database.execute("SELECT DISTINCT row FROM pictures")}
-        height = max(start, self.height())
-        yield from (row for row in range(start, height) if row not in used)
-        while True:
-            yield height
-            height += 1
-
     # --- writing ---------------------------------------------------------------------------------------------------
 
-    def record(
-        self, pictures: Sequence[Picture], embed: Callable[[list[Picture]], np.ndarray], free: Iterator[int]
-    ) -> None:
+    @cached_property
+    def free_rows(self) -> Iterator[int]:
+        """Rows for new vectors, without end: those that no picture points at, then those beyond the last one.
+
+        None of those in the inverted file, whose cells are of the vectors that they hold now.
+        """
+        facts = self.folder / CELLS_FACTS
+        start = read_json(facts, SearchError)["rows"] if facts.is_file() else 0
+        used = {row for (row,) in self._ask("SELECT DISTINCT row FROM pictures")}
+        return (row for row in count(start) if row not in used)
+
+    def record(self, pictures: Sequence[Picture], embed: Callable[[list[Picture]], np.ndarray]) -> None:
         """Put pictures into the index, and forget those of them that have an error.
 
         embed: gives the unit vectors (n, width) of the pictures whose content is new here, without those that it finds
-        broken, whose `error` it sets. free: rows for them, as `free_rows` gives them. Sets each picture's `row`.
+        broken, whose `error` it sets. Sets each picture's `row`.
         """
         contents = {picture.hash: picture for picture in pictures if not picture.error}  # copies are one
-        rows = {content: row for content in contents for row in self._one(ROW_OF, content)}
+        find = "SELECT row FROM pictures WHERE hash = ? LIMIT 1"
+        rows = {content: row for content in contents for (row,) in self._ask(find, content)}
         new = [picture for content, picture in contents.items() if content not in rows]
         vectors = embed(new)
         fine = [picture.hash for picture in new if not picture.error]
-        places = list(islice(free, len(fine)))
-        if fine:
-            self.write_vectors(places, vectors)
-        rows.update(zip(fine, places, strict=True))
+        rows.update(zip(fine, self.free_rows, strict=False))
+        self.write_vectors([rows[content] for content in fine], vectors)
         for picture in pictures:
             if not picture.error:
                 picture.row, picture.error = rows.get(picture.hash, -1), contents[picture.hash].error
@@ -195,25 +196,19 @@ class Store:
     def commit(self, pictures: Iterable[Picture], gone: Iterable[str]) -> None:
         """Record pictures and forget the paths in `gone`: both or neither."""
         values = ((os.fsencode(p.path), p.size, p.mtime, p.hash, p.row) for p in pictures)
-        with writable(self.folder):
+        with writable(self.folder), self.database:  # which commits at the end, and takes back what an error cut off
             self.database.execute("BEGIN IMMEDIATE")
-            try:
-                forgotten = ((os.fsencode(path),) for path in gone)
-                self.database.executemany("DELETE FROM pictures WHERE path = ?", forgotten)
-                self.database.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)", values)
-                self.database.execute("COMMIT")
-            except BaseException:
-                if self.database.in_transaction:  # SQLite has taken it back by itself where the disk was full
-                    self.database.execute("ROLLBACK")
-                raise
+            forgotten = ((os.fsencode(path),) for path in gone)
+            self.database.executemany("DELETE FROM pictures WHERE path = ?", forgotten)
+            self.database.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?)", values)
 
 
 @contextmanager
 def one_writer(folder: Path) -> Iterator[None]:
     """Within, this process alone writes the index in `folder`, which is made. Raises SearchError where another does."""
-    left = {LOCK, journal(LOCK)}  # by a beginning that was killed, beside files not yet in their places
-    others = [name for name in os.listdir(folder) if name not in left] if folder.is_dir() else []
-    others = [name for name in others if not is_temporary(name)]
+    left = {LOCK, f"{LOCK}{JOURNAL}"}  # by a beginning that was killed, beside files not yet in their places
+    names = os.listdir(folder) if folder.is_dir() else []
+    others = [name for name in names if name not in left and not is_temporary(name)]
     if others and not (folder / PICTURES).is_file():
         raise SearchError(f"{folder} is a folder of something else, with {others[0]} in it; name one for the index")
     if folder.exists() and not folder.is_dir():
@@ -229,17 +224,11 @@ def one_writer(folder: Path) -> Iterator[None]:
         yield
 
 
-def journal(name: str) -> str:
-    """Where SQLite notes how to take back what was begun in the file called `name`."""
-    return f"{name}-journal"
-
-
 def discard(folder: Path) -> None:
     """Remove an index, and its folder where nothing else lies in it."""
     with suppress(OSError):
-        for name in (PICTURES, VECTORS, LOCK):
-            for path in (folder / name, folder / journal(name)):
-                path.unlink(missing_ok=True)
+        for name in (PICTURES, f"{PICTURES}{JOURNAL}", VECTORS, CELLS, CELLS_FACTS, LOCK, f"{LOCK}{JOURNAL}"):
+            (folder / name).unlink(missing_ok=True)
         folder.rmdir()
 
 
