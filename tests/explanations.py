@@ -19,7 +19,7 @@ import numpy as np
 
 import minclip
 from minclip.explanations import METHODS, deletion_insertion, explain
-from minclip_torch.training.dataset import read_entries
+from minclip_torch.training.entries import read_entries
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from minclip.evaluation import mean_reciprocal_rank, ranks, recall
 from minclip.files import replacing
 from minclip_torch.training import frames
 from minclip_torch.training.command import exit_code
-from minclip_torch.training.dataset import DataError, Entry, name_classes, read_entries
+from minclip_torch.training.entries import DataError, Entry, name_classes, read_entries
 
 BEGIN, END = "<!-- evaluation -->", "<!-- end of evaluation -->"
 

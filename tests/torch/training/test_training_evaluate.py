@@ -10,7 +10,7 @@ import pytest
 from training import entries, rows, write_data
 
 import minclip
-from minclip_torch.training.dataset import DataError, Entry, name_classes, read_entries
+from minclip_torch.training.entries import DataError, Entry, name_classes, read_entries
 from minclip_torch.training.evaluate import BEGIN, END, evaluate, main, scores, table, write_card
 
 CARD = f"# A model\n\n{BEGIN}\nold\n{END}\n\nthe rest\n"

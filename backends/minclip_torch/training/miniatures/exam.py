@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from minclip.images import open_image
-from minclip_torch.training.dataset import DataError, read_entries
+from minclip_torch.training.entries import DataError, read_entries
 
 SIDE = 16  # pixels: so small a picture does not depend on the size it was drawn in
 # Cosine. Of 87 stamps of Tux Paint that Open Clip Art holds, too, 95 % are above 0.93; of 587 others 2 % are.

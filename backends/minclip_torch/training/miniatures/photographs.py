@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeAlias
 from PIL import Image
 
 from minclip.images import open_image, to_rgb
-from minclip_torch.training.dataset import DataError
+from minclip_torch.training.entries import DataError
 from minclip_torch.training.miniatures.exam import refuse_same
 from minclip_torch.training.miniatures.things import Line
 

@@ -100,7 +100,7 @@ def write(
 
 
 def write_lines(path: Path, lines: list[Line]) -> None:
-    """Write a data set's file (see `minclip_torch.training.dataset`)."""
+    """Write a data set's file (see `minclip_torch.training.entries`)."""
     path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
 

@@ -39,7 +39,7 @@ from minclip.weights import Weights
 from minclip_torch.modules import Clip
 from minclip_torch.training import frames
 from minclip_torch.training.command import exit_code
-from minclip_torch.training.dataset import DataError, read_entries
+from minclip_torch.training.entries import DataError, read_entries
 from minclip_torch.training.recipe import Recipe
 from minclip_torch.training.train import RESUME, train
 

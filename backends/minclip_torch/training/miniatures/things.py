@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-Line = dict[str, Any]  # of a data set's file (see `minclip_torch.training.dataset`)
+Line = dict[str, Any]  # of a data set's file (see `minclip_torch.training.entries`)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pytest
 from pictures import triangles
 from PIL import Image
 
-from minclip_torch.training.dataset import read_entries
+from minclip_torch.training.entries import read_entries
 from minclip_torch.training.miniatures import elsewhere
 from minclip_torch.training.miniatures.elsewhere import read_captions, stamps
 

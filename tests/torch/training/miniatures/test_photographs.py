@@ -12,15 +12,8 @@ import torch
 from PIL import Image
 
 from minclip.errors import ImageError
-from minclip_torch.training.dataset import (
-    Captioner,
-    DataError,
-    DecodedImages,
-    Entry,
-    decode_images,
-    draw_batch,
-    read_entries,
-)
+from minclip_torch.training.dataset import Captioner, DecodedImages, decode_images, draw_batch
+from minclip_torch.training.entries import DataError, Entry, read_entries
 from minclip_torch.training.miniatures.photographs import WEIGHT, GroceryClass, Photographs, copy
 from minclip_torch.training.miniatures.pictures import write_lines
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minclip_torch.training.dataset import read_entries
+from minclip_torch.training.entries import read_entries
 from minclip_torch.training.miniatures import emoji as emoji_module
 from minclip_torch.training.miniatures import packages as packages_module
 from minclip_torch.training.miniatures import pictures
