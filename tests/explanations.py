@@ -1,7 +1,7 @@
 """How good the maps of `minclip.explain` are: deletion and insertion over held-out drawings.
 
-    python -m minclip_torch.training.miniatures.pictures data/emoji
-    python tests/explanations.py data/emoji/test.jsonl --every 5
+    python -m minclip_torch.training.miniatures.pictures data/box
+    python tests/explanations.py data/box/test.jsonl --every 5
 
 For each drawing and its English name, patches are removed (painted white) in the order of the map, most relevant first,
 and the area under the cosine is taken; then they alone are shown. A good map has a small first area and a large second.
@@ -19,7 +19,7 @@ import numpy as np
 
 import minclip
 from minclip.explanations import METHODS, deletion_insertion, explain
-from minclip_torch.training.dataset import read_entries
+from minclip_torch.training.entries import read_entries
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
     python -m minclip_torch.training START DATA RUN [--steps 5000 --batch-size 256 ...]
 
 START is a checkpoint folder: config.json, tokenizer files, preprocessor_config.json, and weights for fine-tuning. DATA
-is a file of JSON lines (`minclip_torch.training.dataset`). RUN receives recipe.json, metrics.jsonl, state.pt, and at
+is a file of JSON lines (`minclip_torch.training.entries`). RUN receives recipe.json, metrics.jsonl, state.pt, and at
 the end model/, a checkpoint like any other. The same command resumes a run that was interrupted, and ends with the same
 weights. Under `torchrun -m minclip_torch.training`, the processes share the batch, and each sees the negatives of all.
 """

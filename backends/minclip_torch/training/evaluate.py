@@ -1,11 +1,12 @@
 """Evaluate a checkpoint on a held-out set of named images: zero-shot accuracy and retrieval.
 
     python -m minclip_torch.training.evaluate MODEL DATA.jsonl [--set everyday] [--languages en fr] [--sentences]
-                                             [--card README.md]
+                                             [--names NAMES.txt] [--card README.md]
 
 Zero-shot: each image against all names of a language, every name a class (Radford et al. 2021, section 3.1); top-1 and
 top-5. Retrieval: images by name and names by image; mean reciprocal rank and recall at 1, 5 and 10. With --sentences,
-each name stands in its language's plain sentence: "A dog.", "Un chien.". It runs on any backend.
+each name stands in its language's plain sentence: "A dog.", "Un chien.". With --names, each image has further wrong
+names to be told from: those of a text file in the one language evaluated, a name a line. It runs on any backend.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ from minclip.evaluation import mean_reciprocal_rank, ranks, recall
 from minclip.files import replacing
 from minclip_torch.training import frames
 from minclip_torch.training.command import exit_code
-from minclip_torch.training.dataset import DataError, Entry, name_classes, read_entries
+from minclip_torch.training.entries import DataError, Entry, name_classes, read_entries
 
 BEGIN, END = "<!-- evaluation -->", "<!-- end of evaluation -->"
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures from 0 to 1, over `pictures` images and `names` different names of one language."""
+    """Figures from 0 to 1, over `pictures` images and `names` different names of one language.
+
+    Names that no image has are wrong answers for each, and no queries themselves.
+    """
 
     language: str
     pictures: int
@@ -49,7 +53,8 @@ class Scores:
 def scores(language: str, images: np.ndarray, texts: np.ndarray, right: np.ndarray) -> Scores:
     """images (n, p) and texts (m, p): unit vectors; right bool (n, m): which names are right for each image."""
     similarity = images @ texts.T
-    by_image, by_text = ranks(similarity, right), ranks(similarity.T, right.T)
+    shown = right.any(axis=0)  # (m,)
+    by_image, by_text = ranks(similarity, right), ranks(similarity.T[shown], right.T[shown])
     return Scores(
         language,
         len(images),
@@ -61,17 +66,25 @@ def scores(language: str, images: np.ndarray, texts: np.ndarray, right: np.ndarr
 
 
 def evaluate(
-    model: minclip.Model, entries: Sequence[Entry], languages: Sequence[str] = (), *, sentences: bool = False
+    model: minclip.Model,
+    entries: Sequence[Entry],
+    languages: Sequence[str] = (),
+    *,
+    sentences: bool = False,
+    further: Sequence[str] = (),
 ) -> list[Scores]:
     """Score a model in each language (default: all that every entry has), over the entries that have it.
 
     Names that several entries share are one class, and an image of any of them is right. sentences: put each name into
-    its language's plain sentence. Raises DataError for a language that no entry has or that has no sentence, and where
-    none is named and the entries have none in common.
+    its language's plain sentence. further: names to choose from beside the entries' own, of a single language. Raises
+    DataError for a language that no entry has or that has no sentence, for further names of several languages, and
+    where no language is named and the entries have none in common.
     """
     languages = languages or [code for code in entries[0].captions if all(code in entry.captions for entry in entries)]
     if not languages:
         raise DataError("the entries have no language in common: name those to evaluate")
+    if further and len(languages) > 1:
+        raise DataError(f"further names are of one language, not of {', '.join(languages)}: name it with --languages")
     present = dict.fromkeys(code for entry in entries for code in entry.captions)
     for code in languages:
         if code not in present:
@@ -84,10 +97,22 @@ def evaluate(
         named = [entry for entry in entries if code in entry.captions]
         shown = [code in entry.captions for entry in entries for _ in entry.images]
         names, own = name_classes(named, code)
+        names = list(dict.fromkeys([*names, *further]))
         right = own[:, None] == np.arange(len(names))  # (images shown, names)
         texts = [frames.sentence(name, code) for name in names] if sentences else names
         found.append(scores(code, images[shown], model.encode_text(texts), right))
     return found
+
+
+def read_names(path: Path) -> list[str]:
+    """The names in a text file, one a line, without empty lines. Raises DataError where there are none."""
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a list of names: {error}") from None
+    if not names:
+        raise DataError(f"{path} holds no names: write one a line")
+    return names
 
 
 def table(found: Sequence[Scores]) -> str:
@@ -132,6 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", help="only entries that belong to this set, among their own names")
     parser.add_argument("--languages", nargs="+", default=[], metavar="CODE", help="(default: all)")
     parser.add_argument("--sentences", action="store_true", help='names in plain sentences, such as "A dog."')
+    parser.add_argument("--names", type=Path, help="a text file of further names to choose from, one a line")
     parser.add_argument("--backend", default="numpy")
     parser.add_argument("--json", action="store_true", help="a JSON object a line instead of a table")
     parser.add_argument("--card", type=Path, help="write the tables into this model card, too")
@@ -144,6 +170,7 @@ def _report(options: argparse.Namespace, command: str) -> None:
     """Print the tables, or JSON lines, and write the card, which names the command that made them."""
     if options.card:
         read_card(options.card)  # raises before the work, not after it
+    further = read_names(options.names) if options.names else []
     model = minclip.load(options.model, backend=options.backend)
     parts = []
     for data in options.data:
@@ -152,11 +179,13 @@ def _report(options: argparse.Namespace, command: str) -> None:
             entries = [entry for entry in entries if options.set in entry.sets]
             if not entries:
                 raise DataError(f"{data} has no entry of the set {options.set!r}")
-        found = evaluate(model, entries, options.languages, sentences=options.sentences)
+        found = evaluate(model, entries, options.languages, sentences=options.sentences, further=further)
         if options.json:
             about = {"data": str(data), "sentences": options.sentences}
+            about |= {"further_names": str(options.names)} if further else {}
             print("\n".join(json.dumps({**about, **asdict(one)}) for one in found))
         title = f"`{data.name}`{f', {options.set}' if options.set else ''}, {_labels(found, options.sentences)}"
+        title += f", those of `{options.names.name}` among them" if further else ""
         parts.append(f"{title}:\n\n{table(found)}")
     if not options.json:
         print("\n\n".join(parts))

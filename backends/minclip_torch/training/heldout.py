@@ -10,7 +10,7 @@ import torch
 from minclip.evaluation import ranks, recall
 from minclip.processor import Processor
 from minclip_torch.modules import Clip
-from minclip_torch.training.dataset import DataError, name_classes, read_entries
+from minclip_torch.training.entries import DataError, name_classes, read_entries
 from minclip_torch.training.tasks import Tokenize
 
 BATCH = 256  # images or names that go through a tower at once

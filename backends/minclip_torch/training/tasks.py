@@ -18,7 +18,8 @@ from minclip.images import ImageProcessor
 from minclip.loading import load
 from minclip_torch.modules import Clip
 from minclip_torch.training import augment, objective
-from minclip_torch.training.dataset import Batch, Captioner, Entry, decode_images, draw_batch, shared_captions
+from minclip_torch.training.dataset import Batch, Captioner, decode_images, draw_batch, shared_captions
+from minclip_torch.training.entries import Entry
 from minclip_torch.training.recipe import Recipe, RecipeError
 
 MARGIN = 5 / 4  # images are decoded larger than the tower takes them: augmentation resamples them

@@ -26,8 +26,8 @@ from minclip.weights import Weights
 from minclip_torch.backend import TorchBackend
 from minclip_torch.modules import Clip, Encoder
 from minclip_torch.training import objective
-from minclip_torch.training.dataset import read_entries
 from minclip_torch.training.distributed import all_gather, all_or_none, process_group, rank, world_size
+from minclip_torch.training.entries import read_entries
 from minclip_torch.training.heldout import HeldOut
 from minclip_torch.training.memory import check_batch, out_of_memory
 from minclip_torch.training.optimizer import optimizers

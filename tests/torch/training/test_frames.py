@@ -19,7 +19,7 @@ from minclip_torch.training.frames import (
     sentence,
     stopped,
 )
-from minclip_torch.training.miniatures.pictures import LANGUAGES
+from minclip_torch.training.miniatures.emoji import LANGUAGES
 
 
 def drawn(text: str, language: str, framed: float = 1.0, count: int = 3000, seed: int = 0) -> Counter[str]:

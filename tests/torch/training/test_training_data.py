@@ -19,15 +19,8 @@ from training import entries, write_data
 from minclip.errors import ImageError
 from minclip.images import open_image, to_rgb
 from minclip_torch.training import dataset
-from minclip_torch.training.dataset import (
-    Captioner,
-    DataError,
-    DecodedImages,
-    Entry,
-    decode_images,
-    draw_batch,
-    read_entries,
-)
+from minclip_torch.training.dataset import Captioner, DecodedImages, decode_images, draw_batch
+from minclip_torch.training.entries import DataError, Entry, read_entries
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from training import entries, rows, write_data
 
 import minclip
-from minclip_torch.training.dataset import DataError, Entry, name_classes, read_entries
+from minclip_torch.training.entries import DataError, Entry, name_classes, read_entries
 from minclip_torch.training.evaluate import BEGIN, END, evaluate, main, scores, table, write_card
 
 CARD = f"# A model\n\n{BEGIN}\nold\n{END}\n\nthe rest\n"
@@ -109,6 +109,23 @@ def test_a_language_without_a_sentence_is_refused(data: Path, miniature: Path) -
         evaluate(minclip.load(miniature), made, sentences=True)
 
 
+def test_further_names_are_wrong_answers_and_no_queries(data: Path, miniature: Path) -> None:
+    model, found_entries = minclip.load(miniature), read_entries(data)
+    further = ["a moon", found_entries[0].captions["fr"][0], "a hat"]
+    (found,) = evaluate(model, found_entries, ["fr"], further=further)
+    (alone,) = evaluate(model, found_entries, ["fr"])
+    names, own = name_classes(found_entries, "fr")
+    images = model.encode_image([str(image) for entry in found_entries for image in entry.images])
+    texts = model.encode_text([*names, "a moon", "a hat"])
+    right = own[:, None] == np.arange(len(names) + 2)
+    assert found.names == len(names) + 2
+    assert found.top1 == np.mean((images @ texts.T).argmax(1) == own)
+    assert found.text_to_image_mrr == alone.text_to_image_mrr
+    assert found.image_to_text_mrr == scores("fr", images, texts, right).image_to_text_mrr < alone.image_to_text_mrr
+    with pytest.raises(DataError, match=r"^further names are of one language, not of en, fr: name it with --languages"):
+        evaluate(model, found_entries, further=further)
+
+
 def test_the_last_row_of_a_table_is_the_mean_over_languages() -> None:
     found = [
         scores(code, rows(9, 3, seed), rows(9, 3, seed + 5), np.eye(9, dtype=bool))
@@ -156,6 +173,40 @@ def test_a_set_is_scored_among_its_own_names(data: Path, miniature: Path, capsys
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["language"], line["pictures"], line["names"]) for line in lines] == [("en", 6, 3), ("fr", 6, 3)]
     assert all(0 <= line["top1"] <= line["top5"] <= 1 for line in lines)
+
+
+def test_names_in_a_file_are_chosen_from_and_the_table_says_so(
+    data: Path, miniature: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("\ufeffred disc\n\n  a hat \r\na moon", encoding="utf-8")
+    command = [str(miniature), str(data), "--languages", "en", "--names", str(names)]
+    assert main(command) == 0
+    title, _, _, _, row = capsys.readouterr().out.strip().splitlines()
+    assert title == "`data.jsonl`, bare names, those of `names.txt` among them:"
+    assert row.startswith("| en | 15 | 14 |")
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["further_names"] == str(names)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "names.txt cannot be read as a list of names: "),
+        (b"r\xe9seau", "names.txt cannot be read as a list of names: "),
+        (b" \n\n", "names.txt holds no names: write one a line"),
+    ],
+)
+def test_a_list_of_names_that_is_none_is_refused(
+    data: Path, tmp_path: Path, content: bytes | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = tmp_path / "names.txt"
+    if content is not None:
+        names.write_bytes(content)
+    assert main(["mini-clip", str(data), "--languages", "en", "--names", str(names)]) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("card", ["no marks", f"only {BEGIN}", f"{END} and {BEGIN}"])

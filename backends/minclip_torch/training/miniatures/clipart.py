@@ -1,6 +1,6 @@
 """Clip art of the Open Clip Art Library: some thousand things by hundreds of artists, all in the public domain.
 
-    archive = fetch(folder)                         Debian's package of the library's release 0.18
+    archive = PACKAGE.fetch(folder)                 Debian's package of the library's release 0.18
     for drawn in clip_art(archive, nouns): ...      the drawings that show a thing with an English name
 
 Licence: public domain (Creative Commons Public Domain Dedication); Open Clip Art Library, openclipart.org.
@@ -10,11 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import re
-import shutil
-import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,16 +18,20 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from minclip.errors import MinclipError
 from minclip_torch.training.miniatures.clipart_names import names
+from minclip_torch.training.miniatures.debian import Package
 from minclip_torch.training.miniatures.drawing import SVG, pixels, redraw
-from minclip_torch.training.miniatures.nouns import Nouns
+from minclip_torch.training.miniatures.packages import PicturesError
 from minclip_torch.training.miniatures.things import Drawn
+from minclip_torch.training.miniatures.wordnet import Nouns
 
 ARTIST = "clip-art"
-PACKAGE, VERSION = "openclipart-svg", "1:0.18+dfsg-19"
-SHA256 = "989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5"
-INSIDE = Path("usr/share/openclipart/svg")  # where the drawings lie in the package
+PACKAGE = Package(
+    "openclipart-svg",
+    "1:0.18+dfsg-19",
+    "989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5",
+    Path("usr/share/openclipart/svg"),
+)
 LARGEST = 300_000  # bytes of a file
 MOST = 1500  # elements of a drawing: more take seconds to rasterize
 LOOK = 96  # pixels a side, at which a drawing is looked at
@@ -47,66 +47,24 @@ WIDTH = re.compile(r"stroke-width:\s*([^;]+)")
 ElementTree.register_namespace("xlink", XLINK)
 
 
-class ClipArtError(MinclipError):
-    """The clip art cannot be had or read: what is wrong and what to do."""
-
-
 class UnfitError(Exception):
     """A drawing that is left out; the message is the reason."""
-
-
-def fetch(folder: Path) -> Path:
-    """Download the package of `PACKAGE` with apt-get into `folder`, unless it is there; check its digest.
-
-    Returns the package. Raises ClipArtError where there is no apt-get, it fails, or the digest differs.
-    """
-    archive = folder / f"{PACKAGE}_{VERSION.replace(':', '%3a')}_all.deb"
-    if not archive.is_file():
-        apt = shutil.which("apt-get")
-        if apt is None:
-            raise ClipArtError(f"apt-get is not installed: put Debian's {archive.name} into {folder}")
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            command = [apt, "download", f"{PACKAGE}={VERSION}"]
-            done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
-            found = list(Path(scratch).glob("*.deb"))
-            if done.returncode or len(found) != 1:
-                why = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[0]
-                raise ClipArtError(
-                    f"apt-get could not fetch {PACKAGE} {VERSION} ({why}): put {archive.name} into {folder}"
-                )
-            os.replace(found[0], archive)
-    if hashlib.sha256(archive.read_bytes()).hexdigest() != SHA256:
-        raise ClipArtError(f"{archive} is not what Debian publishes as {PACKAGE} {VERSION}: delete it and run again")
-    return archive
 
 
 def clip_art(path: Path, nouns: Nouns, dropped: Counter[str] | None = None) -> Iterator[Drawn]:
     """The drawings that show a thing and have a name, sorted by their places.
 
     path: the folder with the drawings, or Debian's package; dropped: counts those left out, by reason. Raises
-    ClipArtError where `path` is neither, or holds no drawing.
+    PicturesError where `path` is neither, or holds no drawing.
     """
-    if path.is_dir():
-        yield from _folder(path, nouns, Counter() if dropped is None else dropped)
-        return
-    if not path.is_file():
-        raise ClipArtError(f"{path} is not there: give {PACKAGE}'s .deb, or the folder with its drawings")
-    unpack = shutil.which("dpkg-deb")
-    if unpack is None:
-        raise ClipArtError(f"dpkg-deb, which unpacks {path}, is not installed: unpack it and give the folder {INSIDE}")
-    with tempfile.TemporaryDirectory() as scratch:
-        done = subprocess.run([unpack, "-x", path, scratch], capture_output=True, text=True, check=False)
-        if done.returncode:
-            why = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[0]
-            raise ClipArtError(f"{path} is no Debian package ({why}): delete it and fetch it again")
-        yield from _folder(Path(scratch) / INSIDE, nouns, Counter() if dropped is None else dropped)
+    with PACKAGE.opened(path) as folder:
+        yield from _folder(folder, nouns, Counter() if dropped is None else dropped)
 
 
 def _folder(folder: Path, nouns: Nouns, dropped: Counter[str]) -> Iterator[Drawn]:
     places = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.svg"))
     if not places:
-        raise ClipArtError(f"{folder} holds no SVG: give the folder {INSIDE} of {PACKAGE}, or its .deb")
+        raise PicturesError(f"{folder} holds no SVG: name {PACKAGE.name}'s .deb, or its folder {PACKAGE.inside}")
     seen: set[str] = set()
     taken: Counter[str] = Counter()
     for place in places:

@@ -21,7 +21,7 @@ from minclip_torch.training.miniatures.clipart_words import (
     PARTS,
     RENAMED,
 )
-from minclip_torch.training.miniatures.nouns import Nouns
+from minclip_torch.training.miniatures.wordnet import Nouns
 
 # Titles of series, which name none of their drawings.
 SERIES = re.compile(
@@ -110,4 +110,4 @@ def _is_thing(word: str, nouns: Nouns, surely: bool = False) -> bool:
         return True
     if len(word) < 3 or word in NEVER or nouns.singular(word) in NEVER:
         return False
-    return bool(nouns.kinds(word)[0]) if surely and nouns.kinds(word) else nouns.is_thing(word)
+    return any(nouns.things(word)[: 1 if surely else None])

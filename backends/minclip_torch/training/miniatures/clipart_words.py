@@ -162,35 +162,35 @@ RENAMED = _table(
 # Things that the list of nouns does not count as such, or does not have.
 MORE = _words(
     """
-    burrito; cell phone; cherries; christmas tree; cloud; couple; cupcake; dice; dinosaur; dna; double helix; fire;
-    floppy; french fries; gift; globe; gps; handcuffs; heart; hot air balloon; hot dog; house; ice cream;
-    jack-o-lantern; joypad; laptop; lcd monitor; lemonade; light bulb; lightning; mobile phone; music note; musical
-    note; people; pills; planet; rain; rainbow; santa claus; skull and bones; skyline; smartphone; smiley; snow;
-    snowflake; snowman; spaceship; star; steak; stick man; sunset; teddy bear; traffic light; treble clef; tv; ufo;
-    usb stick; volcano; webcam; windmill
+    burrito; cell phone; cherries; children; christmas tree; cloud; couple; cupcake; dice; dinosaur; dna; double
+    helix; feet; fire; floppy; french fries; gift; globe; gps; handcuffs; heart; hot air balloon; hot dog; house;
+    ice cream; jack-o-lantern; joypad; laptop; lcd monitor; lemonade; light bulb; lightning; mobile phone; music
+    note; musical note; people; pills; planes; planet; rain; rainbow; santa claus; skull and bones; skyline;
+    smartphone; smiley; snow; snowflake; snowman; spaceship; star; steak; stick man; sunset; teddy bear; traffic
+    light; treble clef; tv; ufo; usb stick; volcano; webcam; windmill
     """
 )
 # Words that name no thing in this collection, though the list of nouns has them as things.
 NEVER = _words(
     """
-    psycho; pavement; glossy; spaghetti monster; farmer; bloom; straw tote;
-    a; advertising; aj; al; alcalde; am; animal; ar; arctic; arrow; art; as; b; back; background; banner; beige;
-    beverage; black; blue; boat knot; body; body part; bodypart; border; bottom; box set; building; button; bw; c;
-    callout; cartoon; cartouche; character; charge; chart; circle; cisco; city; client; clip; clipart; clothing;
-    coastline; collection; color; coloring; colour; come; computer; container; continent; contour; copy; corner;
-    country; creation; crest; cross; danger; day; design; diagram; direction; divider; don; douche; drawing; eau;
-    elder; electronics; element; emblem; entrance; equipment; europe; evergreen tree; exit; fan art; female; fen;
-    figure; firewall; flag; flat; flourish; flowchart; font; food; form; frame; front; furniture; ga; gates;
-    gateway; general; gnu; graph; gray; green; grid; gum; ha; half; hand drawn; hand print; hardware; hash; hash
-    browns; have; history; hole; holiday; home; hub; human; i; icon; ii; illustration; image; in; insect animal;
-    interdiction; io; island; issue; iv; jewelry; jigsaw; john; kanji; la; label; landscape; left; letter; li; line;
-    location; logo; mac; male; mammal; man made; map; martin; menu; mo; music; mute; no; notice; number; object;
-    obligation; office; one; orange color; ornament; outline; pa; page; part; party; pattern; person; pi; picture;
-    piece; plant; point; pole; portrait; protection; protein; quick; r; recreation; red; region; religion; right;
-    risque; s; scroll; seal; seal of approval; series; set; shape; side; sign; silhouette; sketch; sort; sortie;
-    square; stack; state; stock; stop; straight; street; structure; studio; sub; switch; symbol; t; template; text;
-    theme; thing; three; tool; top; town; toy; transport; transportation; triangle; two; type; unit; user; v;
-    vehicle; vet; view; w; warning; weapon; white; windows; wire; work; world; x; yellow; zone
+    psycho; pavement; glossy; spaghetti monster; farmer; bloom; straw tote; a; advertising; aj; al; alcalde; am;
+    animal; ar; arctic; arrow; art; as; b; back; background; banner; beige; beverage; black; blue; boat knot; body;
+    body part; bodypart; border; bottom; box set; building; button; bw; c; callout; cartes; cartoon; cartouche;
+    character; charge; chart; circle; cisco; city; client; clip; clipart; clothing; coastline; collection; color;
+    coloring; colour; come; computer; container; continent; contour; copy; corner; country; creation; crest; cross;
+    danger; day; design; diagram; direction; divider; don; douche; drawing; eau; elder; electronics; element;
+    emblem; entrance; equipment; europe; evergreen tree; exit; fan art; female; fen; figure; firewall; flag; flat;
+    flourish; flowchart; font; food; form; frame; front; furniture; ga; gates; gateway; general; gnu; graph; gray;
+    green; grid; gum; ha; half; hand drawn; hand print; hardware; hash; hash browns; have; history; hole; holiday;
+    home; hub; human; i; icon; ii; illustration; image; in; insect animal; interdiction; io; island; issue; iv;
+    jewelry; jigsaw; john; kanji; la; label; landscape; leaves; left; letter; li; line; location; logo; mac; male;
+    mammal; man made; map; martin; menu; mo; music; mute; no; notice; number; object; obligation; office; one;
+    orange color; ornament; outline; pa; page; part; party; pattern; person; pi; picture; piece; plant; point; pole;
+    portrait; protection; protein; quick; r; recreation; red; region; religion; right; risque; s; scroll; seal; seal
+    of approval; series; set; shape; side; sign; silhouette; sketch; sort; sortie; square; stack; state; stock;
+    stop; straight; street; structure; studio; sub; switch; symbol; t; template; text; theme; thing; three; tool;
+    top; town; toy; transport; transportation; triangle; two; type; unit; user; v; vehicle; vet; view; w; warning;
+    weapon; white; windows; wire; work; world; x; yellow; zone
     """
 )
 # Words left out of a name: they say how a thing is drawn, or which of a series it is.

@@ -15,34 +15,34 @@ left out, so make the training sets first. The folder appears when it is complet
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from minclip.errors import ImageError
 from minclip.images import open_image
 from minclip_torch.training.command import exit_code
+from minclip_torch.training.miniatures.debian import Package
 from minclip_torch.training.miniatures.drawing import fitted
 from minclip_torch.training.miniatures.emoji import LANGUAGES
 from minclip_torch.training.miniatures.exam import alike, drawn_part, refuse_overlap
 from minclip_torch.training.miniatures.packages import PicturesError
-from minclip_torch.training.miniatures.pictures import TEST_SIZE, refuse_existing
+from minclip_torch.training.miniatures.pictures import TEST_SIZE, refuse_existing, write_lines
+from minclip_torch.training.miniatures.things import Line
 
-PACKAGE, VERSION = "tuxpaint-stamps-default", "2022.06.04-1"
-DIGEST = "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34"  # SHA-256 of the archive
-STAMPS = Path("usr/share/tuxpaint/stamps")  # in the package
+PACKAGE = Package(
+    "tuxpaint-stamps-default",
+    "2022.06.04-1",
+    "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
+    Path("usr/share/tuxpaint/stamps"),
+)
 # Signs, not things: what they show is told by a rule one has learned.
 NOT_THINGS = (Path("symbols"), Path("town/flags"), Path("town/roadsigns"))
 MIRRORED = "_mirror"  # ends the name of a stamp's mirror image
@@ -56,38 +56,6 @@ class Stamp:
     name: str
     file: Path
     captions: dict[str, str]
-
-
-def fetch(archive: Path) -> None:
-    """Download the package as `archive`. Raises PicturesError where apt cannot."""
-    apt = shutil.which("apt-get")
-    remedy = f"fetch {PACKAGE} {VERSION} from Debian by hand and name the .deb with --stamps"
-    if apt is None:
-        raise PicturesError(f"apt-get is not installed: {remedy}")
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    print(f"fetching {PACKAGE} {VERSION}", file=sys.stderr)
-    with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
-        command = [apt, "download", f"{PACKAGE}={VERSION}"]
-        done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
-        packed = list(Path(scratch).glob("*.deb"))
-        if done.returncode or len(packed) != 1:
-            errors = [line for line in done.stderr.splitlines() if line.startswith("E: ")]
-            why = errors[0] if errors else f"it ended with {done.returncode}"
-            raise PicturesError(f"apt-get could not fetch {PACKAGE} {VERSION} ({why:.200}): {remedy}")
-        os.replace(packed[0], archive)
-
-
-def unpack(archive: Path, folder: Path) -> Path:
-    """The stamps of the package `archive`, unpacked into `folder`. Raises PicturesError where it is another file."""
-    if hashlib.sha256(archive.read_bytes()).hexdigest() != DIGEST:
-        raise PicturesError(f"{archive} is not what Debian publishes as {PACKAGE} {VERSION}: delete it and run again")
-    tool = shutil.which("dpkg-deb")
-    if tool is None:
-        raise PicturesError(f"dpkg-deb is not installed: unpack {archive} and name its {STAMPS} with --stamps")
-    done = subprocess.run([tool, "-x", archive, folder], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise PicturesError(f"{archive} cannot be unpacked ({done.stderr.strip():.200}): is there room?")
-    return folder / STAMPS
 
 
 def stamps(root: Path) -> list[Stamp]:
@@ -110,7 +78,7 @@ def stamps(root: Path) -> list[Stamp]:
         if "en" in captions:
             found.append(Stamp(name.as_posix(), named[name], captions))
     if not found:
-        raise PicturesError(f"{root} holds no pictures with texts: name the folder {STAMPS}, unpacked, or the .deb")
+        raise PicturesError(f"{root} holds no pictures with texts: name {PACKAGE.name}'s .deb, or its {PACKAGE.inside}")
     return found
 
 
@@ -161,13 +129,15 @@ def write(folder: Path, found: list[Stamp], training: list[Path]) -> list[str]:
         lines = list(_lines(found, out))
         said = []
         for train in training:
-            _write_lines(exam, lines)
+            write_lines(exam, lines)
             seen = {asked.relative_to(out).as_posix() for asked, _ in alike(train, exam)}
             said.append(f"left out, for they look like pictures of {train}: {len(seen)}")
             lines = [line for line in lines if seen.isdisjoint(line["images"])]
             for name in seen:
                 (out / name).unlink()
-        _write_lines(exam, lines)
+        if not lines:
+            raise PicturesError("no stamp is left that is not trained on: are the training sets the right ones?")
+        write_lines(exam, lines)
         for train in training:
             refuse_overlap(train, exam)
         os.replace(out, folder)
@@ -175,7 +145,7 @@ def write(folder: Path, found: list[Stamp], training: list[Path]) -> list[str]:
     return [*said, f"{folder}: {len(lines)} pictures, {different} different sentences in English"]
 
 
-def _lines(found: list[Stamp], out: Path) -> Iterator[dict[str, Any]]:
+def _lines(found: list[Stamp], out: Path) -> Iterator[Line]:
     """The lines of elsewhere.jsonl, whose pictures are written into `out`."""
     for stamp in found:
         image = picture(stamp.file)
@@ -187,12 +157,6 @@ def _lines(found: list[Stamp], out: Path) -> Iterator[dict[str, Any]]:
         captions = {language: [sentence] for language, sentence in stamp.captions.items()}
         sets = [stamp.name.split("/")[0]]
         yield {"name": stamp.name, "images": [f"{stamp.name}.png"], "captions": captions, "sets": sets}
-
-
-def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    if not lines:
-        raise PicturesError("no stamp is left that is not trained on: are the training sets the right ones?")
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -208,12 +172,9 @@ def main(arguments: list[str] | None = None) -> int:
     def body() -> None:
         refuse_existing(options.folder)
         beside = options.folder.parent
-        source = options.stamps or beside / "packages" / f"{PACKAGE}_{VERSION}.deb"
-        if options.stamps is None and not source.is_file():
-            fetch(source)
+        source = options.stamps or PACKAGE.fetch(beside / "packages")
         training = options.train or sorted(beside.glob("*/train.jsonl"))
-        with tempfile.TemporaryDirectory() as scratch:
-            root = source if source.is_dir() else unpack(source, Path(scratch))
+        with PACKAGE.opened(source) as root:
             print("\n".join(write(options.folder, stamps(root), training)))
 
     return exit_code(body, when_stopped="nothing was made but the archive fetched")

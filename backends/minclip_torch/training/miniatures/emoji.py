@@ -23,7 +23,6 @@ EVERYDAY = (
     "✈⛵🚀🏠⛺☂🌈⛄☀🌙⭐🔥❤⚽🎸🎹📷📱💻📚✏✂🔑🔨💡⏰🪑🚪👑👓🎁🎈"
 )
 
-
 Captions = dict[str, list[str]]  # language -> the name, then keywords
 
 

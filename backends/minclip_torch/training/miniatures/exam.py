@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from minclip.images import open_image
-from minclip_torch.training.dataset import DataError, read_entries
+from minclip_torch.training.entries import DataError, read_entries
 
 SIDE = 16  # pixels: so small a picture does not depend on the size it was drawn in
 # Cosine. Of 87 stamps of Tux Paint that Open Clip Art holds, too, 95 % are above 0.93; of 587 others 2 % are.
@@ -27,21 +28,31 @@ def overlap(train: Path, exam: Path) -> list[tuple[Path, Path]]:
 
     Raises DataError for a data set that cannot be read, ImageError or OSError for a picture.
     """
-    asked: dict[bytes, list[Path]] = {}
-    for path in pictures(exam):
+    return same(pictures(train), pictures(exam))
+
+
+def same(trained: Iterable[Path], asked: Iterable[Path]) -> list[tuple[Path, Path]]:
+    """The pairs of one file, or of two with the same pixels: (asked, trained)."""
+    known: dict[bytes, list[Path]] = {}
+    for path in asked:
         for digest in digests(path):
-            asked.setdefault(digest, []).append(path)
-    same = ((one, path) for path in pictures(train) for digest in digests(path) for one in asked.get(digest, ()))
-    return list(dict.fromkeys(same))
+            known.setdefault(digest, []).append(path)
+    pairs = ((one, path) for path in trained for digest in digests(path) for one in known.get(digest, ()))
+    return list(dict.fromkeys(pairs))
 
 
 def refuse_overlap(train: Path, exam: Path) -> None:
-    """Raise DataError where a picture of the exam is in the training set."""
-    found = overlap(train, exam)
+    """Raise DataError where a picture of the data set `exam` is in the data set `train`."""
+    refuse_same(pictures(train), pictures(exam))
+
+
+def refuse_same(trained: Iterable[Path], asked: Iterable[Path]) -> None:
+    """Raise DataError where a picture is both trained on and asked."""
+    found = same(trained, asked)
     if found:
-        asked, trained = found[0]
+        exam, train = found[0]
         more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-        raise DataError(f"{trained}, which is trained on, is the exam's {asked}{more}: leave it out of one of the two")
+        raise DataError(f"{train}, which is trained on, is the exam's {exam}{more}: leave it out of one of the two")
 
 
 def pictures(data: Path) -> list[Path]:

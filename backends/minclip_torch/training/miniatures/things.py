@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
+
+Line = dict[str, Any]  # of a data set's file (see `minclip_torch.training.entries`)
 
 
 @dataclass(frozen=True)

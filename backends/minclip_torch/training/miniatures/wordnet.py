@@ -10,6 +10,9 @@ from minclip_torch.training.miniatures.vocabulary import ABSTRACT
 ANIMAL, ARTIFACT, BODY, FOOD, OBJECT, PERSON, PHENOMENON, PLANT = "05", "06", "08", "13", "17", "18", "19", "20"
 FREQUENT = 3  # senses of a word, the most frequent first, that are looked at
 DRAWABLE = frozenset({ANIMAL, ARTIFACT, BODY, FOOD, OBJECT, PERSON, PHENOMENON, PLANT})
+# Of a word in a title or among keywords: what it may be (weather and death are said of a drawing, not drawn), and how
+# many senses are looked at, for a rare one is hardly what somebody meant.
+TITLED, COMMON = DRAWABLE - {PHENOMENON}, 2
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,27 @@ class Nouns:
             return None
         return fruit[0] if fruit and files[drawn[0]] == PLANT else drawn[0]
 
+    def singular(self, words: str) -> str | None:
+        """A word of a title as WordNet lists it ("dogs": "dog"); None where it lists none but names ("Paris")."""
+        form, _ = self._common(words)
+        return form.replace("_", " ") or None
+
+    def things(self, words: str) -> tuple[bool, ...]:
+        """Whether the first senses of a word of a title, names left out, can be drawn; the most frequent first."""
+        _, senses = self._common(words)
+        return tuple(self._lines[synset][9:11] in TITLED for synset in senses[:COMMON])
+
+    def _common(self, words: str) -> tuple[str, list[str]]:
+        """The form of a word that WordNet lists, and the synsets that have it in lower case; or "" and none."""
+        for form in singular(_lemma(words)):
+            senses = [synset for synset in self._first.get(form, ()) if form in self.meaning(synset).words]
+            if senses and len(form) > 1:
+                return form, senses
+        return "", []
+
     def _senses(self, words: str) -> list[str]:
         """The synsets of a name, the most frequent first, but what is named after someone or somewhere."""
-        for form in singular(words.lower().replace(" ", "_").replace("’", "'")):
+        for form in singular(_lemma(words)):
             if form in self._first:
                 return [synset for synset in self._first[form] if " @i " not in self._lines[synset].split("|")[0]]
         return []
@@ -68,6 +89,11 @@ class Nouns:
         above = self.meaning(senses[0]).above
         word = self.meaning(above[0]).words[0] if above else ""
         return word.replace("_", " ") if word.islower() and word not in ABSTRACT else None
+
+
+def _lemma(words: str) -> str:
+    """Words as WordNet's index has them."""
+    return words.lower().replace(" ", "_").replace("’", "'")
 
 
 def singular(word: str) -> list[str]:

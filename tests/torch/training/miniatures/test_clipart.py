@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import os
-import shutil
-import subprocess
-import tarfile
 from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,10 +10,11 @@ import numpy as np
 import pytest
 
 from minclip_torch.training.miniatures import clipart
-from minclip_torch.training.miniatures.clipart import ClipArtError, clip_art, fetch
+from minclip_torch.training.miniatures.clipart import clip_art
 from minclip_torch.training.miniatures.drawing import pixels, redraw
-from minclip_torch.training.miniatures.nouns import Nouns
+from minclip_torch.training.miniatures.packages import PicturesError
 from minclip_torch.training.miniatures.things import Drawn
+from minclip_torch.training.miniatures.wordnet import Nouns
 
 WORDS = {"dog": "05", "bird": "05", "cane": "06", "apple": "13", "tree": "20", "wagon": "06", "hot dog": "13"}
 WORDS |= {"book": "06", "freedom": "07", "platter": "06", "turkey": "13", "fish": "05", "mute": "18", "wooden": "07"}
@@ -27,16 +22,10 @@ DISC = '<circle cx="50" cy="50" r="40" style="fill:#e02020;stroke:#000;stroke-wi
 
 
 @pytest.fixture(scope="module")
-def nouns(tmp_path_factory: pytest.TempPathFactory) -> Nouns:
+def nouns() -> Nouns:
     data = "".join(f"{i:08} {file} n 01 {w.replace(' ', '_')} 0 000 | x\n" for i, (w, file) in enumerate(WORDS.items()))
     index = "".join(f"{w.replace(' ', '_')} n 1 0 1 0 {i:08}\n" for i, w in enumerate(WORDS))
-    path = tmp_path_factory.mktemp("words") / "wordnet.tgz"
-    with tarfile.open(path, "w:gz") as tar:
-        for name, text in (("data.noun", data), ("index.noun", index)):
-            member = tarfile.TarInfo(f"package/dict/{name}")
-            member.size = len(text)
-            tar.addfile(member, io.BytesIO(text.encode()))
-    return Nouns(path)
+    return Nouns(index, data)
 
 
 def svg(
@@ -168,65 +157,6 @@ def test_metadata_is_gone_and_pens_are_plain_numbers(tmp_path: Path, nouns: Noun
         assert np.asarray(pixels(redraw(drawn.svg, style, 3), 32))[..., 3].any()
 
 
-@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
-def test_the_package_is_read_as_its_folder_is(tmp_path: Path, nouns: Nouns) -> None:
-    tree = tmp_path / "tree"
-    (tree / "DEBIAN").mkdir(parents=True)
-    (tree / "DEBIAN/control").write_text("Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x\nDescription: x\n")
-    folder, _ = kept(tree / clipart.INSIDE, {"dog.svg": svg(), "tree.svg": svg("Tree")}, nouns)
-    subprocess.run(["dpkg-deb", "-b", tree, tmp_path / "x.deb"], check=True, capture_output=True)
-    assert list(clip_art(tmp_path / "x.deb", nouns)) == folder
-
-
-@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
-def test_a_deb_that_is_none_is_refused_in_one_line(tmp_path: Path, nouns: Nouns) -> None:
-    (tmp_path / "x.deb").write_bytes(b"none")
-    with pytest.raises(ClipArtError, match=r"x\.deb is no Debian package .*: delete it and fetch it again") as error:
-        list(clip_art(tmp_path / "x.deb", nouns))
-    assert "\n" not in str(error.value)
-
-
-def test_without_dpkg_deb_the_way_out_is_named(tmp_path: Path, nouns: Nouns, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "x.deb").write_bytes(b"none")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(
-        ClipArtError, match=r"dpkg-deb, which unpacks .* is not installed: unpack it and give the folder"
-    ):
-        list(clip_art(tmp_path / "x.deb", nouns))
-
-
 def test_a_path_that_holds_no_drawings_is_refused(tmp_path: Path, nouns: Nouns) -> None:
-    with pytest.raises(ClipArtError, match="holds no SVG"):
+    with pytest.raises(PicturesError, match=r"holds no SVG: name openclipart-svg's \.deb, or its folder usr/share"):
         list(clip_art(tmp_path, nouns))
-    with pytest.raises(ClipArtError, match=r"is not there: give openclipart-svg's \.deb"):
-        list(clip_art(tmp_path / "absent", nouns))
-
-
-@pytest.mark.parametrize(
-    ("script", "message"),
-    [
-        ("echo 'E: no network' >&2; exit 100", r"apt-get could not fetch .* \(E: no network\): put .*_all\.deb into "),
-        ("exit 0", "apt-get could not fetch"),
-        ("echo none > x.deb", "is not what Debian publishes as .*: delete it and run again"),
-        (None, r"apt-get is not installed: put Debian's .*_all\.deb into "),
-    ],
-)
-def test_what_apt_cannot_fetch_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, message: str
-) -> None:
-    (tmp_path / "bin").mkdir()
-    if script is not None:
-        (tmp_path / "bin/apt-get").write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / "bin/apt-get").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}" + (f"{os.pathsep}/bin" if script else ""))
-    with pytest.raises(ClipArtError, match=message) as error:
-        fetch(tmp_path / "packages")
-    assert "\n" not in str(error.value)
-
-
-def test_a_package_that_is_there_is_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    name = f"openclipart-svg_{clipart.VERSION.replace(':', '%3a')}_all.deb"
-    (tmp_path / name).write_bytes(b"the package")
-    monkeypatch.setattr(clipart, "SHA256", hashlib.sha256(b"the package").hexdigest())
-    assert fetch(tmp_path) == tmp_path / name

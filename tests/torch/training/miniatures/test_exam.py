@@ -10,7 +10,7 @@ import pytest
 from pictures import triangles
 from PIL import Image, ImageDraw
 
-from minclip_torch.training.dataset import DataError
+from minclip_torch.training.entries import DataError
 from minclip_torch.training.miniatures.exam import alike, digests, look, overlap, refuse_overlap
 
 Sets = tuple[Path, Path]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import re
+import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,16 +12,10 @@ import torch
 from PIL import Image
 
 from minclip.errors import ImageError
-from minclip_torch.training.dataset import (
-    Captioner,
-    DataError,
-    DecodedImages,
-    Entry,
-    decode_images,
-    draw_batch,
-    read_entries,
-)
-from minclip_torch.training.miniatures.photographs import WEIGHT, GroceryClass, lines
+from minclip_torch.training.dataset import Captioner, DecodedImages, decode_images, draw_batch
+from minclip_torch.training.entries import DataError, Entry, read_entries
+from minclip_torch.training.miniatures.photographs import WEIGHT, GroceryClass, Photographs, copy
+from minclip_torch.training.miniatures.pictures import write_lines
 
 CLASSES = [
     ("Golden-Delicious", 0, "Apple", 0),
@@ -59,10 +53,11 @@ def source(tmp_path: Path) -> Path:
     return write_source(tmp_path / "grocery")
 
 
-def made(source: Path, out: Path) -> list[dict[str, Any]]:
+def made(source: Path, out: Path) -> Photographs:
     out.mkdir()
-    found = lines(source, out, ANNOTATIONS)
-    (out / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in found))
+    found = copy(source, out, ANNOTATIONS)
+    write_lines(out / "train.jsonl", found.train)
+    write_lines(out / "grocery.jsonl", found.test)
     return found
 
 
@@ -92,15 +87,36 @@ def test_photographs_are_whole_and_as_small_as_the_trainer_takes_them(source: Pa
 
 
 def test_the_test_file_holds_the_other_photographs_as_they_were(source: Path, tmp_path: Path) -> None:
-    trained = made(source, tmp_path / "out")
+    photographs = made(source, tmp_path / "out")
     found = read_entries(tmp_path / "out" / "grocery.jsonl")
     names = [entry.captions["en"][0] for entry in found]
     assert names == ["golden delicious apple", "banana", "anjou pear", "oatly oat milk"]
     assert all(set(entry.captions) == {"en"} for entry in found)
     held_out = sorted(path.read_bytes() for path in (source / "val").rglob("*.jpg"))
     assert sorted(path.read_bytes() for entry in found for path in entry.images) == held_out
-    learned = {tmp_path / "out" / name for line in trained for name in line["images"]}
+    learned = {tmp_path / "out" / name for line in photographs.train for name in line["images"]}
     assert not learned & {path for entry in found for path in entry.images}
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_photograph_to_train_and_to_test_on_is_refused(source: Path, tmp_path: Path, suffix: str) -> None:
+    """Its file, or its pixels in another file, though what is trained on is made smaller."""
+    trained, asked = (source / split / "Shelf/Banana/Banana" for split in ("train", "val"))
+    if suffix == "jpg":
+        shutil.copyfile(asked / "Banana_000.jpg", trained / "Banana_000.jpg")
+    else:
+        with Image.open(asked / "Banana_000.jpg") as image:
+            image.save(trained / "Banana_000.jpg", format="PNG")
+    assert re.search(
+        r"train/Shelf/Banana/Banana/Banana_000\.jpg, which is trained on, is the exam's .*val/Shelf/.*: leave it out",
+        refused(source, tmp_path),
+    )
+
+
+def test_the_names_are_those_of_all_classes(source: Path, tmp_path: Path) -> None:
+    assert made(source, tmp_path / "out").names == [
+        "golden delicious apple", "banana", "anjou pear", "oatly oat milk", "papaya",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -139,7 +155,7 @@ def test_forty_rows_in_a_batch_of_256_are_photographs() -> None:
 def refused(source: Path, tmp_path: Path) -> str:
     (tmp_path / "out").mkdir(exist_ok=True)
     with pytest.raises(DataError) as caught:
-        lines(source, tmp_path / "out", ANNOTATIONS)
+        copy(source, tmp_path / "out", ANNOTATIONS)
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "out").iterdir())  # nothing half written
     return str(caught.value)
@@ -177,4 +193,4 @@ def test_a_photograph_that_cannot_be_read_is_named(source: Path, tmp_path: Path)
     broken.write_bytes(b"\xff\xd8no more")
     (tmp_path / "out").mkdir()
     with pytest.raises(ImageError, match=broken.name):
-        lines(source, tmp_path / "out", ANNOTATIONS)
+        copy(source, tmp_path / "out", ANNOTATIONS)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minclip_torch.training.dataset import read_entries
+from minclip_torch.training.entries import read_entries
 from minclip_torch.training.miniatures import emoji as emoji_module
 from minclip_torch.training.miniatures import packages as packages_module
 from minclip_torch.training.miniatures import pictures
@@ -326,6 +328,20 @@ def pack(files: Files) -> bytes:
     return packed.getvalue()
 
 
+class Art:
+    """A stand-in for Debian's package of clip art, whose drawings lie in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def fetch(self, _: Path) -> Path:
+        return self.folder
+
+    @contextlib.contextmanager
+    def opened(self, path: Path) -> Iterator[Path]:
+        yield path
+
+
 class Npm:
     """A stand-in for npm on the PATH, which hands out `packages`."""
 
@@ -333,10 +349,14 @@ class Npm:
         self.store, self.bin, self.patch = folder / "store", folder / "bin", patch
         self.store.mkdir()
         self.bin.mkdir()
+        art = folder / "clip-art"
+        art.mkdir()
+        (art / "nothing.svg").write_text(document("", 0, 0, 9, 9))
+        patch.setattr(pictures.clipart, "PACKAGE", Art(art))
         patch.setenv("PATH", f"{self.bin}{os.pathsep}{os.defpath}")
         patch.setattr(emoji_module, "LANGUAGES", ("en", "fr"))
         self.publish(contents())
-        self.answers(f'cp "{self.store}/$(echo "$2" | tr @/ __)" "$6/some-name.tgz"')
+        self.answers(f'cp "{self.store}/$(echo "$2" | tr @/ __)" some-name.tgz')
 
     def publish(self, packages: dict[str, Files]) -> None:
         """Packages and their digests."""
@@ -348,7 +368,7 @@ class Npm:
         self.patch.setattr(packages_module, "PACKAGES", known)
 
     def answers(self, script: str) -> None:
-        """What `npm pack NAME@VERSION --loglevel error --pack-destination FOLDER` does."""
+        """What `npm pack NAME@VERSION` does in the folder it runs in."""
         path = self.bin / "npm"
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
@@ -359,9 +379,9 @@ def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Npm:
     return Npm(tmp_path, monkeypatch)
 
 
-def make(tmp_path: Path, capsys: pytest.CaptureFixture[str], code: int = 0) -> str:
+def make(tmp_path: Path, capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
     """Make the set at tmp_path/out/emoji; what was said, progress apart."""
-    assert pictures.main([str(tmp_path / "out" / "emoji"), "--workers", "1"]) == code
+    assert pictures.main([str(tmp_path / "out" / "emoji"), "--workers", "1", *words]) == code
     said = capsys.readouterr().err.splitlines()
     return "\n".join(
         line
@@ -448,9 +468,9 @@ def test_a_set_that_is_there_is_not_touched(npm: Npm, tmp_path: Path, capsys: py
             "npm could not fetch .* (npm error code ENOTFOUND): is there a ",
         ),
         ("echo 'npm ERR! network' >&2; exit 1", "npm could not fetch .* (npm ERR! network)"),
-        ("exit 3", "npm could not fetch .* (npm ended with 3)"),
-        ("exit 0", "npm could not fetch .* (npm ended with 0)"),
-        ('echo garbage > "$6/x.tgz"', "is not what npm publishes as .*: delete it and run again"),
+        ("exit 3", "npm could not fetch .* (it ended with 3)"),
+        ("exit 0", "npm could not fetch .* (it ended with 0)"),
+        ("echo garbage > x.tgz", "is not what npm should fetch as .*: delete it and run again"),
     ],
 )
 def test_what_npm_cannot_fetch_is_one_line(
@@ -470,7 +490,7 @@ def test_without_npm_the_way_out_is_named(npm: Npm, tmp_path: Path, capsys: pyte
     (npm.bin / "npm").unlink()
     npm.patch.setenv("PATH", str(npm.bin))
     said = make(tmp_path, capsys, code=1)
-    assert "npm is not installed: install Node.js, or put cldr-annotations-full-1.0.0.tgz into" in said
+    assert "npm is not installed: install it, or put cldr-annotations-full-1.0.0.tgz into" in said
     assert "\n" not in said
     assert left(tmp_path) == []
 
@@ -651,11 +671,31 @@ def test_the_licences_of_all_packages_are_a_table(npm: Npm, tmp_path: Path, caps
     assert left(tmp_path) == []
 
 
-def test_what_the_set_is_made_without_is_said(npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_photographs_are_trained_on_and_asked_for_where_they_are_given(
+    npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grocery = tmp_path / "grocery"
+    grocery.mkdir()
+    (grocery / "classes.csv").write_text("class,id,coarse_class,coarse_id\nLime,0,Lime,0\nPapaya,1,Papaya,1\n")
+    for split, count in (("train", 2), ("val", 1)):
+        for number in range(count):
+            Image.new("RGB", (96, 96), (90 * number, 200, 100 * count)).save(grocery / f"{split}{number}.png")
+        listed = "".join(f"{split}{number}.png, {number}, {number}\n" for number in range(count))
+        (grocery / f"{split}.txt").write_text(listed)
+    make(tmp_path, capsys, "--photographs", str(grocery))
+    made = tmp_path / "out" / "emoji"
+    assert [line["name"] for line in lines(tmp_path, "train")[-2:]] == ["lime", "papaya"]
+    (asked,) = read_entries(made / "grocery.jsonl")
+    assert asked.captions == {"en": ("lime",)}
+    assert (made / "grocery.txt").read_text() == "lime\npapaya\n"
+
+
+def test_that_the_set_is_made_without_photographs_is_said(
+    npm: Npm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pictures.main([str(tmp_path / "out" / "emoji"), "--workers", "1"])
-    said = capsys.readouterr().err
-    assert "made without clip art (--clip-art)" in said
-    assert "made without photographs (--photographs)" in said
+    assert "made without photographs (--photographs GROCERY)" in capsys.readouterr().err
+    assert not list((tmp_path / "out" / "emoji").glob("grocery*"))
 
 
 def test_every_pinned_set_of_icons_is_read() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +90,22 @@ def test_a_second_call_finds_the_runs_done(data: Path, made: Path, monkeypatch: 
     before = (made / "altclip-2" / "model" / "model.safetensors").read_bytes()
     assert main([str(data), str(made), "--only", "altclip"]) == 0
     assert (made / "altclip-2" / "model" / "model.safetensors").read_bytes() == before
+
+
+def test_a_stage_with_a_model_and_no_state_is_kept_and_gone_on_from(
+    data: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipes, "STAGES", shortened())
+    monkeypatch.setattr(recipes, "start", None)  # not called: nothing begins anew
+    model = tmp_path / "clip-1" / "model"
+    shutil.copytree(made / "clip-1" / "model", model)
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    assert main([str(data), str(tmp_path), "--only", "clip"]) == 0
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    assert [path.name for path in (tmp_path / "clip-1").iterdir()] == ["model"]
+    found, wanted = (checkpoints.read(runs / "clip-2" / "model")[1] for runs in (tmp_path, made))
+    for name in wanted:  # as if the first stage had been trained here
+        np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
 
 
 @pytest.mark.parametrize("name", STAGES)
