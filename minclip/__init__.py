@@ -1,7 +1,7 @@
 """One readable NumPy definition of the CLIP family, and backends proven equal to it.
 
 import minclip
-minclip.zero_shot("drawing.png", ["a cat", "a dog"])  # with a bundled model, which knows drawings
+minclip.zero_shot("drawing.png", ["a cat", "a dog"])  # with a bundled model, which knows drawn pictures
 minclip.zero_shot("photo.jpg", ["a cat", "a dog"], model="openai/clip-vit-large-patch14")
 """
 

@@ -25,8 +25,8 @@ def announce_bundled(name: str) -> None:
             return
         _announced = True
     logging.getLogger("minclip").warning(
-        "minclip: using the bundled %s, which knows drawings of many things and photographs of groceries; "
-        "for other photographs %s",
+        "minclip: using the bundled %s, which knows drawn pictures such as emoji and icons, not photographs; "
+        "for those %s",
         name,
         how_to_choose.get(),
     )

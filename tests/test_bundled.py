@@ -61,14 +61,14 @@ def said(program: str, box: Path) -> list[str]:
 def test_a_process_that_loads_bundled_models_says_so_in_one_line(box: Path) -> None:
     call = f"minclip.zero_shot({str(PICTURES[0])!r}, ['a', 'b'])\n"
     (line,) = said(f"{call}{call}minclip.load()\nminclip.load({sources.DEFAULT!r})", box)
-    assert line.startswith(f"minclip: using the bundled {sources.DEFAULT}, which knows drawings of many things")
-    assert line.endswith(f'for other photographs pass model="{notice.ANOTHER}"')
+    assert line.startswith(f"minclip: using the bundled {sources.DEFAULT}, which knows drawn pictures")
+    assert line.endswith(f'not photographs; for those pass model="{notice.ANOTHER}"')
 
 
 def test_the_command_line_says_it_in_its_own_words(box: Path) -> None:
     command = ["zero-shot", str(PICTURES[0]), "--labels", "a", "b"]
     (line,) = said(f"from minclip.commands.cli import main\nmain({command})", box)
-    assert line.endswith(f"for other photographs pass --model {notice.ANOTHER}")
+    assert line.endswith(f"for those pass --model {notice.ANOTHER}")
 
 
 def test_a_program_can_silence_it(box: Path) -> None:

@@ -10,7 +10,7 @@ from statistics import median
 Run = Callable[[], object]
 LIMIT = "machine's limit"
 OURS = "minclip"  # how the names of our own figures begin
-PAUSE = 0.03  # seconds: threads of the competitor before wait for more work in a loop, on cores that the next one needs
+PAUSE = 0.3  # seconds: threads of the competitor before wait for more work in a loop, on cores that the next one needs
 
 
 def take_turns(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
