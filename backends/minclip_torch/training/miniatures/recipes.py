@@ -83,7 +83,7 @@ class Stage(NamedTuple):
 # The wider box on top of what the emoji taught: smaller steps, so that they are not forgotten.
 WIDER = Recipe(steps=1700, learning_rate=1e-3, compile=True)
 # Many captions of each image, few of them English, so that the other languages catch up.
-TEXT_ALONE = Recipe(freeze=("vision",), steps=300, captions=12, first_language=0.05, learning_rate=1e-3, average=0.99)
+TEXT_ALONE = Recipe(freeze=("vision",), steps=700, captions=12, first_language=0.05, learning_rate=1e-3, average=0.99)
 STAGES: dict[str, tuple[Stage, ...]] = {
     "clip": (
         Stage("emoji", Recipe(languages=("en",), steps=3800, compile=True)),
@@ -91,11 +91,11 @@ STAGES: dict[str, tuple[Stage, ...]] = {
     ),
     "metaclip-2": (
         Stage("emoji", Recipe(steps=4500, captions=6, compile=True)),
-        Stage("train", replace(WIDER, steps=1300, captions=4)),
+        Stage("train", replace(WIDER, steps=3000, captions=6)),
         Stage("train", TEXT_ALONE),
     ),
     "altclip": (
-        Stage("train", Recipe(teacher="clip", steps=1500, batch_size=512, average=0.99)),
+        Stage("train", Recipe(teacher="clip", steps=3000, batch_size=512, average=0.99)),
         Stage("train", TEXT_ALONE),
     ),
 }
