@@ -120,5 +120,6 @@ def embed_shards(options: argparse.Namespace) -> int:
         backend=options.backend,
         device=options.device,
         dtype=options.dtype,
+        threads=options.threads,
     )
     return 1 if broken else 0

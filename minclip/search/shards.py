@@ -28,7 +28,7 @@ from minclip.images import image_suffixes, pictures_below
 from minclip.model import Model
 from minclip.pipeline import Progress, ahead, default_workers
 from minclip.search.build import embed, facts_of, hashed, stated
-from minclip.search.store import Picture, Store, one_writer, printable
+from minclip.search.store import Picture, Store, discard, one_writer, printable
 
 STEP = 1024  # pictures that are embedded at a time
 EXPORTED = 1_000_000  # pictures in a shard of `export_index`
@@ -59,7 +59,8 @@ def pyarrow() -> tuple[Any, Any]:
 def entries(sources: Sequence[str]) -> list[str]:
     """The pictures and tars that are named, lie below folders that are, or stand in a Parquet file's image_path.
 
-    Raises SearchError for a Parquet file or a folder that cannot be read, at any depth: all machines must see the same.
+    Raises SearchError for an address, and for a Parquet file or a folder that cannot be read, at any depth: all machines
+    must see the same.
     """
     found: list[str] = []
 
@@ -78,7 +79,9 @@ def entries(sources: Sequence[str]) -> list[str]:
             except (OSError, ValueError, KeyError) as error:
                 raise SearchError(f"{source} cannot be read for its column image_path: {one_line(error)}") from None
         else:
-            found.append(source if "://" in source else os.path.abspath(source))
+            if "://" in source:
+                raise SearchError(f"{source} is an address, and shards are of files; download it, or leave out --shard")
+            found.append(os.path.abspath(source))
     return list(dict.fromkeys(found))
 
 
@@ -224,7 +227,10 @@ def read_shard(folder: Path, path: Path, facts: Mapping[str, str]) -> tuple[np.n
 
 
 def index_shards(folder: Path, target: Path, *, progress: bool = False) -> int:
-    """Put the pictures of all shards in `folder` into the index at `target`, made where there is none. How many."""
+    """Put the pictures of all shards in `folder` into the index at `target`, made where there is none. How many.
+
+    Raises SearchError where the shards are not those of one model, and where no picture of theirs could be read.
+    """
     paths = sorted((folder / "metadata").glob("metadata_*.parquet"), key=lambda path: (len(path.name), path.name))
     if not paths:
         raise SearchError(f"{folder} holds no shards; make some with minclip embed SOURCE -o {folder} --shard 0/1")
@@ -235,6 +241,9 @@ def index_shards(folder: Path, target: Path, *, progress: bool = False) -> int:
             if not facts.keys() >= {"model", "fingerprint"}:
                 raise SearchError(f"{path} does not tell which model it is of, so it is none of minclip's")
             vectors, pictures = read_shard(folder, path, facts)
+            fine = [picture for picture in pictures if not picture.error]
+            if not fine:
+                continue
             if not Store.begun(target):
                 known = {name: fact for name, fact in facts.items() if name in ("model", "fingerprint", "draft")}
                 Store.create(target, known | {"width": str(vectors.shape[1])}).close()
@@ -244,10 +253,12 @@ def index_shards(folder: Path, target: Path, *, progress: bool = False) -> int:
                 if ("draft" in facts) != store.draft:
                     raise SearchError(f"of {path} and {target} only one was made with draft; index to another place")
                 place = {picture.hash: index for index, picture in enumerate(pictures)}
-                fine = [picture for picture in pictures if not picture.error]
                 store.record(fine, lambda new: vectors[[place[p.hash] for p in new]])  # noqa: B023
                 total += len(fine)
             bar.advance(1)
+        if not Store.begun(target):
+            discard(target)
+            raise SearchError(f"no picture of the shards in {folder} could be read, so {target} was not written")
     return total
 
 

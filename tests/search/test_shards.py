@@ -166,11 +166,21 @@ def test_shards_of_two_models_are_not_mixed(photos: Path, miniature: Path, tmp_p
         shards.index_shards(tmp_path / "out", tmp_path / "p.idx")
 
 
+def test_shards_of_broken_pictures_alone_make_no_index(miniature: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (shard,) = shards.blocks(shards.entries([str(tmp_path / "broken.png")]), 1)
+    assert shards.make(tmp_path / "out", shard, minclip.load(miniature)) == (1, 1)
+    with pytest.raises(SearchError, match="no picture of the shards"):
+        shards.index_shards(tmp_path / "out", tmp_path / "p.idx")
+    assert not (tmp_path / "p.idx").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
         (["embed", "photos", "-o", "out", "--shard", "2/2"], "--shard 2/2 must be I/N"),
         (["embed", "photos", "-o", "out", "--shard", "0/99"], "cannot make 99 shards"),
+        (["embed", "https://example.org/a.png", "-o", "out", "--shard", "0/1"], "a.png is an address"),
         (["embed", "none.parquet", "-o", "out", "--shard", "0/1"], "none.parquet cannot be read"),
         (["index", "--from", "photos", "-o", "p.idx"], "photos holds no shards"),
         (["index", "photos", "--from", "photos", "-o", "p.idx"], "one of the three"),
