@@ -59,8 +59,8 @@ def pyarrow() -> tuple[Any, Any]:
 def entries(sources: Sequence[str]) -> list[str]:
     """The pictures and tars that are named, lie below folders that are, or stand in a Parquet file's image_path.
 
-    Raises SearchError for an address, and for a Parquet file or a folder that cannot be read, at any depth: all machines
-    must see the same.
+    Raises SearchError for an address, and for a Parquet file or a folder that cannot be read, at any depth: all
+    machines must see the same.
     """
     found: list[str] = []
 
@@ -227,7 +227,7 @@ def read_shard(folder: Path, path: Path, facts: Mapping[str, str]) -> tuple[np.n
 
 
 def index_shards(folder: Path, target: Path, *, progress: bool = False) -> int:
-    """Put the pictures of all shards in `folder` into the index at `target`, made where there is none. How many.
+    """Put the pictures of all shards in `folder` into the index at `target`, made where there is none; how many.
 
     Raises SearchError where the shards are not those of one model, and where no picture of theirs could be read.
     """
