@@ -1,4 +1,4 @@
-"""The nouns of WordNet: what is a thing in a title, and what is none. What drawings' names mean: test_pictures.py."""
+"""The nouns of WordNet: what is a thing in a title, and what is none. What names mean: test_miniature_pictures.py."""
 
 from __future__ import annotations
 
