@@ -25,7 +25,7 @@ def announce_bundled(name: str) -> None:
             return
         _announced = True
     logging.getLogger("minclip").warning(
-        "minclip: using the bundled %s, which knows drawn pictures such as emoji and icons, not photographs; "
+        "minclip: using the bundled %s, which knows drawn pictures such as emoji and icons, hardly any photographs; "
         "for those %s",
         name,
         how_to_choose.get(),

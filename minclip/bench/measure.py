@@ -14,13 +14,13 @@ PAUSE = 0.3  # seconds: threads of the competitor before wait for more work in a
 
 
 def take_turns(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
-    """The seconds of each run in each round, after one that is not counted."""
+    """The seconds of each run in each round, after one that is not counted; with pauses where there are several."""
     for run in runs.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            time.sleep(PAUSE)
+            time.sleep(PAUSE if len(runs) > 1 else 0)
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)

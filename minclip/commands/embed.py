@@ -20,6 +20,7 @@ from minclip.errors import BackendError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Pictures or texts, the file or folder to write, and how the work is shared out."""
     parser.usage = (
         "minclip embed (IMAGE [IMAGE ...] | --text TEXT [TEXT ...]) -o OUT.npz [--model MODEL] [...]\n"
         "       minclip embed SOURCE [...] -o FOLDER (--shard I/N | --ray [ADDRESS]) [--model MODEL] [...]"

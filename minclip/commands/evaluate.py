@@ -29,6 +29,7 @@ FORMATS = (".png", ".csv", ".json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The pictures whose answers are known, and what to print or write."""
     parser.usage = (
         "minclip evaluate FOLDER|FILE.csv [--template TEXT | --label-set SET.npz] [--json] [--confusion FILE] "
         "[--model MODEL] [...]"

@@ -15,6 +15,7 @@ from minclip.search.store import Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Folders or shards, the index, and how pictures are read."""
     parser.usage = "minclip index (FOLDER [FOLDER ...] | --from DIR | --export DIR) -o PHOTOS.idx [--model MODEL] [...]"
     parser.add_argument("folders", nargs="*", metavar="FOLDER", help="folder to search for pictures, and all below it")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="PHOTOS.idx", help="the index")

@@ -14,6 +14,7 @@ from minclip.search.query import query_vector, terms
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The index, the query's words, and how to show what is found."""
     parser.usage = (
         "minclip search PHOTOS.idx QUERY [+ QUERY | - QUERY ...] [--top-k K] [--json | --html OUT.html] [...]"
     )

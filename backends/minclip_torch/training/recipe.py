@@ -23,7 +23,7 @@ class RecipeError(MinclipError):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One training run. A run folder keeps its own as recipe.json; those of the bundled models are `STAGES`.
+    """One training run. A run folder keeps its own as recipe.json; `miniatures/recipes.py` has the bundled models'.
 
     Rates are fractions, `steps` and `warmup` optimizer steps, `batch_size` pairs over all processes, `chunk_size`
     pairs that go through the towers at once (0: all of a process's). Raises RecipeError naming the setting that is

@@ -194,7 +194,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--photographs", type=Path, metavar="GROCERY", help="a copy of the GroceryStoreDataset (default: none)"
     )
-    parser.add_argument("--licences", action="store_true", help="print whose work the packages are, and make nothing")
+    parser.add_argument(
+        "--licences", action="store_true", help="print whose work the npm packages are, and make nothing"
+    )
     parser.add_argument("--workers", type=int, help="processes that draw (default: one per core)")
     options = parser.parse_args(arguments)
 

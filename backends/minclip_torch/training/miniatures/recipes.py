@@ -11,6 +11,8 @@ weights of the one before, the first from nothing:
     altclip     a bidirectional text tower distilled from clip's on the names in 25 languages, then trained
                 with clip's frozen image tower (Chen et al. 2022)
 
+The first two begin with the emoji alone and go on to the wider box, `train.jsonl`; altclip begins with that.
+
 A stage's run is called after the model and its number, `runs/clip-1`. Where it holds a checkpoint in `model/` and no
 saved state, that is kept as the stage's result: to go on from a bundled model, copy its folder to `runs/clip-1/model`.
 
@@ -95,7 +97,7 @@ STAGES: dict[str, tuple[Stage, ...]] = {
         Stage("train", TEXT_ALONE),
     ),
     "altclip": (
-        Stage("train", Recipe(teacher="clip", steps=3000, batch_size=512, average=0.99)),
+        Stage("train", Recipe(teacher="clip", steps=3000, batch_size=512, dtype="float32", average=0.99)),
         Stage("train", TEXT_ALONE),
     ),
 }
