@@ -11,6 +11,7 @@ A plugin announces its backend in its pyproject.toml:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
@@ -26,7 +27,7 @@ from minclip.images import ImageProcessor
 from minclip.inputs import ImageInputs, TextInputs
 from minclip.layers import Note, silent
 from minclip.outputs import TowerOutput
-from minclip.threads import Team
+from minclip.threads import Team, library_on_one_thread
 from minclip.towers import head, vision_tower
 from minclip.weights import Weights
 
@@ -255,10 +256,10 @@ class NumpyTowers:
             state, pooled = fast.vision(pixels, w, config, self.team)
         else:
             state, pooled = vision_tower(pixels, w, config, note=record.note)
-        embeds = head("visual_projection", pooled, w)
+        embeds = self._head("visual_projection", pooled)
         logits = None
         if self.config.is_classifier:
-            logits = head("classifier", state[:, 1:].mean(axis=1), w)  # (b, classes), of the mean patch
+            logits = self._head("classifier", state[:, 1:].mean(axis=1))  # (b, classes), of the mean patch
         if embeds is not None:
             record.note("projection", embeds)
         return TowerOutput(state, pooled, embeds, logits, record.hidden_states, record.attentions)
@@ -279,7 +280,7 @@ class NumpyTowers:
             state, pooled = fast.text(inputs, w, self.config, self.team)
         else:
             state, pooled = family.text_tower(inputs, w, self.config.text_config, pool=family.pool, note=record.note)
-        embeds = head("text_projection", pooled, w)
+        embeds = self._head("text_projection", pooled)
         if embeds is not None:
             record.note("projection", embeds)
         return TowerOutput(state, pooled, embeds, None, record.hidden_states, record.attentions)
@@ -292,14 +293,19 @@ class NumpyTowers:
             return self.vision(inputs).embeds
         pixels = replace(inputs, pixel_values=np.asarray(inputs.pixel_values, self.weights.dtype))
         _, pooled = fast.vision(pixels, self.weights, config, self.team, pooled_only=True)
-        return head("visual_projection", pooled, self.weights)
+        return self._head("visual_projection", pooled)
 
     def text_embeds(self, inputs: TextInputs[np.ndarray]) -> np.ndarray | None:
         """See `GivesEmbeds.text_embeds`."""
         if self.team is None:
             return self.text(inputs).embeds
         _, pooled = fast.text(self._typed(inputs), self.weights, self.config, self.team, pooled_only=True)
-        return head("text_projection", pooled, self.weights)
+        return self._head("text_projection", pooled)
+
+    def _head(self, name: str, x: np.ndarray) -> np.ndarray | None:
+        """`minclip.towers.head`, on one thread where the towers were on a team's."""
+        with nullcontext() if self.team is None else library_on_one_thread():
+            return head(name, x, self.weights)
 
     def _typed(self, inputs: TextInputs[np.ndarray]) -> TextInputs[np.ndarray]:
         """The same with floats of the type that is computed in."""

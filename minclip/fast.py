@@ -1,24 +1,25 @@
 """The towers on all cores. What is computed is `minclip.towers`, which is the one to read; tests hold this to it.
 
-Three things make it fast, and none changes an answer by more than rounding:
+Four things make it fast, and none changes an answer by more than rounding:
 
 - A batch is cut by its rows: every thread runs the whole tower for some of the images or texts.
 - Where a batch is too small for that, its layers are cut (tensor parallelism, Shoeybi et al. 2019, section 3): every
   thread computes with some of the heads, and some of the feed-forward layer's units; the sum of theirs is the layer's.
 - Where only the pooled vector is wanted, and it is one token's, the last layer is computed for that token alone.
+- A product of few rows is taken in small blocks, where the linear-algebra library multiplies such without copying them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import cache, partial, reduce
 
 import numpy as np
 
 from minclip.config import AnyTowerConfig, Config, RobertaConfig, TextConfig, VisionConfig
 from minclip.inputs import ImageInputs, TextInputs
 from minclip.layers import Note, layer_norm, mlp, multi_head_attention
-from minclip.threads import Team
+from minclip.threads import Team, linear_algebra
 from minclip.towers import causal_text_tower, pool_first, pooling_weights, roberta_text_tower, vision_tower
 from minclip.weights import Weights, widen
 
@@ -196,13 +197,54 @@ class _Share(Weights):
 
     def __getitem__(self, name: str) -> np.ndarray:
         stored = self.stored(name)
-        if name in self._rows:
-            return widen(stored[self._units], self.dtype)
-        if name == f"{self._out}.weight":
-            return widen(stored[:, self._units], self.dtype)
         if name == f"{self._out}.bias" and self._units.start:
             return np.zeros(len(stored), self.dtype)
-        return widen(stored, self.dtype)
+        if name in self._rows:
+            stored = stored[self._units]
+        elif name == f"{self._out}.weight":
+            stored = stored[:, self._units]
+        else:
+            return widen(stored, self.dtype)
+        share = widen(stored, self.dtype)
+        return share.view(InBlocks) if share.ndim == 2 and small_kernels() else share
+
+
+# --- products of few rows ------------------------------------------------------------------------------------------
+
+BLOCK = 1200  # numbers of a block's product: more, or more than 100^3 multiplications, and OpenBLAS copies first
+NARROWEST = 4  # columns of a block that are worth a call
+
+
+class InBlocks(np.ndarray):
+    """A weight matrix (f, d) that `x @ weight.T` takes some of its rows at a time, where x (m, d) has few.
+
+    To multiply large matrices fast, a library first copies both into an order of its own (Goto and van de Geijn 2008),
+    which pays where many rows share the copied weights: with 16 it is more than half of the work. OpenBLAS has kernels
+    for AVX-512 that do without, for small matrices alone.
+    """
+
+    def __rmatmul__(self, x: np.ndarray) -> np.ndarray:  # type: ignore[override]  # of the overloads, the one met here
+        weight, (m, d) = self.view(np.ndarray).T, x.shape
+        f = len(weight)
+        size = _divisor(f, min(BLOCK // m, 100**3 // (m * d))) if m > 1 else 0
+        if size < NARROWEST:
+            return x @ weight.T
+        y = np.empty((m, f), x.dtype)
+        blocks = weight.reshape(-1, size, d).swapaxes(1, 2)  # (f / size, d, size)
+        np.matmul(x, blocks, out=y.reshape(m, -1, size).swapaxes(0, 1))
+        return y
+
+
+@cache
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor of a number that is at most `most`; 0 for none."""
+    return next((size for size in range(min(number, most), 0, -1) if number % size == 0), 0)
+
+
+@cache
+def small_kernels() -> bool:
+    """Whether NumPy's library is an OpenBLAS with kernels for small matrices: those for AVX-512."""
+    return any(f"with {name} kernels" in linear_algebra() for name in ("SkylakeX", "Cooperlake", "SapphireRapids"))
 
 
 # --- the last layer, for one token of each row ---------------------------------------------------------------------

@@ -35,6 +35,7 @@ from minclip.outputs import ClassifierOutput, ModelOutput, TowerOutput
 from minclip.pipeline import Progress
 from minclip.processor import Processor
 from minclip.ranking import Ranking, checked_labels, checked_templates, rank
+from minclip.threads import library_on_one_thread
 from minclip.weights import Weights
 
 Source = TypeVar("Source", bound=ImageSource)
@@ -144,7 +145,8 @@ class Model:
         self, image_embeds: np.ndarray, labels: Sequence[str], label_embeds: np.ndarray, *, top_k: int | None = None
     ) -> list[Ranking]:
         """A ranking of the labels for each image, from unit vectors (b, p) and (n, p): what zero_shot ends with."""
-        scores = probabilities(logits_per_image(image_embeds, label_embeds, self.logit_scale))  # (b, n)
+        with library_on_one_thread():
+            scores = probabilities(logits_per_image(image_embeds, label_embeds, self.logit_scale))  # (b, n)
         return [rank(labels, row, top_k) for row in finite(self.source, "probabilities", scores)]
 
     @overload
@@ -328,7 +330,8 @@ class Model:
             )
             for kind, output in (("image", vision), ("text", text))
         )
-        logits = logits_per_image(image_embeds, text_embeds, self.logit_scale)
+        with library_on_one_thread():
+            logits = logits_per_image(image_embeds, text_embeds, self.logit_scale)
         return ModelOutput(
             logits_per_image=logits,
             logits_per_text=logits.T,

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -109,6 +109,15 @@ class _OneThread:
 
 
 _one_thread = _OneThread()
+
+
+def library_on_one_thread() -> AbstractContextManager[None]:
+    """Within, the linear-algebra library works on the caller's thread alone, as it does while a `Team` is at work.
+
+    For what is computed between two runs: a library's threads, once woken, wait for more and keep a core busy for a
+    tenth of a second, in which the next run has a core less.
+    """
+    return _one_thread.wanted()
 
 
 class Team:

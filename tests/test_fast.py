@@ -29,6 +29,7 @@ TOLERANCE = {"float64": 1e-10, "float32": 2e-5}
 @contextmanager
 def cut(way: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fast, "small_kernels", lambda: True)
         patch.setattr(fast, "SMALL", 0)
         patch.setattr(fast, "TOKENS", CUTS[way][0])
         patch.setattr(fast, "MOST_TOKENS", CUTS[way][1])
@@ -62,6 +63,32 @@ def test_all_cores_give_what_the_definition_gives(way: str, dtype: str, data: st
                 close(getattr(found, name), getattr(expected, name), dtype)
             embeds = {"vision": quick.image_embeds, "text": quick.text_embeds}[tower](given_inputs)
             close(embeds, expected.embeds, dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@given(st.data())
+def test_blocks_of_any_size_are_the_product(dtype: str, data: st.DataObject) -> None:
+    m, f, d = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 97)), data.draw(st.integers(1, 40))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    x, weight = rng.standard_normal((m, d)).astype(dtype), rng.standard_normal((f, 2 * d)).astype(dtype)
+    for part in (weight[:, :d], weight[:, d:], np.ascontiguousarray(weight[:, :d])):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fast, "BLOCK", data.draw(st.integers(1, 2 * m * f)))
+            patch.setattr(fast, "NARROWEST", data.draw(st.integers(1, 5)))
+            found = x @ part.view(fast.InBlocks).T
+        assert type(found) is np.ndarray
+        close(found, x @ part.T, dtype)
+
+
+@pytest.mark.parametrize(("kernels", "small"), [("SkylakeX", True), ("Haswell", False), ("Zen", False)])
+def test_blocks_are_for_libraries_that_gain_by_them(kernels: str, small: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "linear_algebra", lambda: f"openblas 0.3.31 with {kernels} kernels, 2 threads")
+    fast.small_kernels.cache_clear()
+    weights = Weights({"up.weight": np.ones((6, 4), np.float32), "up.bias": np.ones(6, np.float32)})
+    share = fast._Share(weights, ["up"], "down", slice(0, 3))
+    assert (type(share["up.weight"]) is fast.InBlocks) == small
+    assert type(share["up.bias"]) is np.ndarray
+    fast.small_kernels.cache_clear()
 
 
 @pytest.mark.parametrize("way", CUTS)

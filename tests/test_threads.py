@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import pickle
 import threading
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import minclip
 from minclip import threads
@@ -96,6 +100,35 @@ def test_the_library_has_one_thread_until_the_last_run_ends(monkeypatch: pytest.
     with pytest.raises(KeyError), Team(2).at_work() as team:
         team.map({}.__getitem__, "ab")
     assert now() == [4, 7]
+
+
+def test_no_product_of_a_model_wakes_the_threads_of_the_library(
+    miniature: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would keep a core busy, which the next run needs."""
+    model = minclip.load(miniature)
+    libraries = (Library(4),)
+    monkeypatch.setattr(threads, "_libraries", lambda: libraries)
+    seen: list[int] = []
+
+    def watched(function: Callable[..., Any]) -> Callable[..., Any]:
+        def inner(*arguments: Any, **options: Any) -> Any:
+            seen.append(libraries[0].num_threads)
+            return function(*arguments, **options)
+
+        return inner
+
+    products = "backend.head", "towers.linear", "layers.linear", "model.logits_per_image"
+    for product in products:
+        module, name = product.split(".")
+        place = import_module(f"minclip.{module}")
+        monkeypatch.setattr(place, name, watched(getattr(place, name)))
+    pictures = [Image.new("RGB", (9, 9), color) for color in ("red", "green")]
+    model.zero_shot(pictures, ["a", "b"])
+    model(**model.processor(text=["a", "b"], images=pictures))
+    assert len(seen) > len(products)
+    assert set(seen) == {1}
+    assert libraries[0].num_threads == 4
 
 
 def test_a_model_loaded_during_a_run_has_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
