@@ -44,8 +44,8 @@ def load(
     options: the backend's own.
     Raises CheckpointError, ConfigError, TokenizerError or BackendError, one line each; never a partial model.
 
-    The bundled models know drawn pictures, hardly any photographs. The first one loaded in a process warns so in one
-    line on stderr, through the logger "minclip": `logging.getLogger("minclip").setLevel("ERROR")` silences it.
+    The bundled models know drawn pictures and photographs of groceries. The first one loaded in a process says so in
+    one line on stderr, through the logger "minclip": `logging.getLogger("minclip").setLevel("ERROR")` silences it.
     """
     factory = get_backend(backend)
     if threads is not None:

@@ -25,8 +25,8 @@ def announce_bundled(name: str) -> None:
             return
         _announced = True
     logging.getLogger("minclip").warning(
-        "minclip: using the bundled %s, which knows drawn pictures such as emoji and icons, hardly any photographs; "
-        "for those %s",
+        "minclip: using the bundled %s, which knows drawn pictures such as emoji and icons, and photographs of "
+        "groceries; for others %s",
         name,
         how_to_choose.get(),
     )

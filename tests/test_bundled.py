@@ -62,7 +62,7 @@ def test_a_process_that_loads_bundled_models_says_so_in_one_line(box: Path) -> N
     call = f"minclip.zero_shot({str(PICTURES[0])!r}, ['a', 'b'])\n"
     (line,) = said(f"{call}{call}minclip.load()\nminclip.load({sources.DEFAULT!r})", box)
     assert line.startswith(f"minclip: using the bundled {sources.DEFAULT}, which knows drawn pictures")
-    assert line.endswith(f'hardly any photographs; for those pass model="{notice.ANOTHER}"')
+    assert line.endswith(f'photographs of groceries; for others pass model="{notice.ANOTHER}"')
 
 
 def test_the_command_line_says_it_in_its_own_words(box: Path) -> None:

@@ -25,7 +25,7 @@ from minclip.ranking import checked_labels
 
 MODEL_HELP = (
     f"checkpoint folder, hub id such as {notice.ANOTHER}, or name of a bundled model (see minclip models; "
-    f"default: {sources.DEFAULT}, which knows drawn pictures, not photographs)"
+    f"default: {sources.DEFAULT}, which knows drawn pictures and groceries)"
 )
 PICTURES_HELP = "picture file, folder to search for pictures, http(s) URL, or - for a list of them on stdin"
 

@@ -117,11 +117,13 @@ class Distillation:
                 f"in {model.config.projection_dim}: the projection_dim of their configs must agree"
             )
         self.teacher_embeds = embeds.to(model.logit_scale.device)
+        weights = np.array([entry.weight for entry in entries])
+        self.shares = weights / weights.sum()
 
     def __call__(self, step: int) -> tuple[EmbedRows, objective.Loss]:
         recipe, model = self.recipe, self.model
         rng = np.random.default_rng([recipe.seed, step])
-        chosen = rng.integers(len(self.entries), size=recipe.batch_size)
+        chosen = rng.choice(len(self.entries), size=recipe.batch_size, p=self.shares)
         names = Captioner(recipe.first_language, 1.0, 0.0, recipe.framed, recipe.templates)
         texts = [names(self.entries[i], rng) for i in chosen]
         ids, mask = self.tokenize(texts[self.rows])

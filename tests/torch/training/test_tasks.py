@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,21 @@ def test_a_text_tower_learns_from_a_teacher_without_any_picture(folder: Path, tm
     with torch.no_grad():
         cosines = model.embed_texts(ids, mask).numpy() @ english.T
     assert cosines.diagonal().mean() > 0.8  # French names lie where the teacher puts the English ones
+
+
+def test_a_teacher_is_asked_for_heavier_entries_more_often(folder: Path, tmp_path: Path, trained: Path) -> None:
+    heavy, *others = entries()
+    lines = [{**heavy, "weight": 30 * len(others)}, *others]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    made = recipe(teacher=str(trained), batch_size=12, framed=0.0)
+    task: Any = Run(folder / "altclip", tmp_path / "data.jsonl", tmp_path, made, test=folder / "data.jsonl").task
+    asked: list[str] = []
+    tokenize = task.tokenize
+    task.tokenize = lambda texts: (asked.extend(texts), tokenize(texts))[1]
+    for step in range(20):
+        task(step)
+    names = {text for texts in heavy["captions"].values() for text in texts}
+    assert 0.9 < np.mean([text.lower().rstrip(".") in names for text in asked]) < 1  # 30 of 31
 
 
 def test_a_teacher_that_is_no_folder_is_refused_before_anything_is_read(tmp_path: Path) -> None:
