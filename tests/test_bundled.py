@@ -68,7 +68,7 @@ def test_a_process_that_loads_bundled_models_says_so_in_one_line(box: Path) -> N
 def test_the_command_line_says_it_in_its_own_words(box: Path) -> None:
     command = ["zero-shot", str(PICTURES[0]), "--labels", "a", "b"]
     (line,) = said(f"from minclip.commands.cli import main\nmain({command})", box)
-    assert line.endswith(f"for those pass --model {notice.ANOTHER}")
+    assert line.endswith(f"for others pass --model {notice.ANOTHER}")
 
 
 def test_a_program_can_silence_it(box: Path) -> None:

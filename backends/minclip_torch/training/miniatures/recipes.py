@@ -8,8 +8,8 @@ weights of the one before, the first from nothing:
     clip        English; byte-level BPE trained here; both towers from scratch (Radford et al. 2021)
     metaclip-2  both towers from scratch, on 25 languages from the start, several of them for each picture of a batch
                 (Chuang et al. 2025); then the text tower alone, so that the other languages catch up with English
-    altclip     a bidirectional text tower distilled from clip's on the names in 25 languages, then trained
-                with clip's frozen image tower (Chen et al. 2022)
+    altclip     a bidirectional text tower distilled from clip's on captions in 25 languages, beside clip's image tower
+                (Chen et al. 2022, the first of its two stages)
 
 The first two begin with the emoji alone and go on to the wider box, `train.jsonl`; altclip begins with that.
 
@@ -99,7 +99,6 @@ STAGES: dict[str, tuple[Stage, ...]] = {
     ),
     "altclip": (
         Stage("train", Recipe(teacher="clip", steps=3000, batch_size=512, dtype="float32", average=0.99)),
-        Stage("train", replace(TEXT_ALONE, steps=500)),
     ),
 }
 
