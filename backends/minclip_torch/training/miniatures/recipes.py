@@ -97,9 +97,7 @@ STAGES: dict[str, tuple[Stage, ...]] = {
         Stage("train", replace(WIDER, steps=3000, captions=6, seed=1)),
         Stage("train", TEXT_ALONE),
     ),
-    "altclip": (
-        Stage("train", Recipe(teacher="clip", steps=3000, batch_size=512, dtype="float32", average=0.99)),
-    ),
+    "altclip": (Stage("train", Recipe(teacher="clip", steps=3000, batch_size=512, dtype="float32", average=0.99)),),
 }
 
 
