@@ -65,6 +65,11 @@ def linear_algebra() -> str:
     return "; ".join(found) or "a library whose threads cannot be set"
 
 
+def kernels() -> set[str]:
+    """For which processors the libraries' kernels are made, by the libraries' own names: {"SkylakeX"}."""
+    return {library.info().get("architecture") for library in _libraries()} - {None}
+
+
 @lru_cache(maxsize=1)
 def _libraries() -> tuple[Any, ...]:
     """Those of threadpoolctl's controllers that are for linear algebra."""

@@ -157,6 +157,7 @@ def test_threads_are_the_cores_that_are_ours(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(threads, "_libraries", tuple)  # Accelerate
     assert threads.default_threads() == 1
     assert "cannot be set" in threads.linear_algebra()
+    assert threads.kernels() == set()
 
 
 @pytest.mark.parametrize(

@@ -229,8 +229,10 @@ def test_a_signal_leaves_the_old_output_and_nothing_else(
         code = main(["embed", str(pictures), "-o", str(out), "--model", str(miniature)])
     except SystemExit as ended:
         code = ended.code
+    finally:
+        after = signal.signal(number, own if others is None else others)
     assert code == 128 + number
-    assert signal.signal(number, own if others is None else others) is own
+    assert after is own
     assert out.read_bytes() == b"old"
     assert left_in(tmp_path) == {"out.npz"}
 
