@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from minclip_torch.training.miniatures.icons import Icons
 from minclip_torch.training.miniatures.packages import Archive, PicturesError
-from minclip_torch.training.miniatures.things import Concept
+from minclip_torch.training.miniatures.things import Annotations, Concept
 
 ARTISTS = ("noto", "noto-v1", "twemoji", "fluent-emoji", "fluent-emoji-flat", "emojione")  # of @iconify-json
 HELD_OUT = "openmoji"
@@ -49,18 +48,18 @@ def translations(archives: dict[str, Path]) -> dict[str, Captions]:
     return {known["en"][emoji]["tts"][0]: _all_captions(known, emoji) for emoji in named}
 
 
-def cldr_names(archives: dict[str, Path]) -> dict[str, Any]:
-    """CLDR's annotations: language -> emoji -> {"tts": [name], "default": keywords}."""
+def cldr_names(archives: dict[str, Path]) -> dict[str, Annotations]:
+    """CLDR's annotations of every language in `LANGUAGES`."""
     cldr = Archive(archives["cldr-annotations-full"])
     files = {language: cldr.json(f"annotations/{language}/annotations.json") for language in LANGUAGES}
     return {language: file["annotations"]["annotations"] for language, file in files.items()}
 
 
-def _is_named(known: dict[str, Any], emoji: str) -> bool:
+def _is_named(known: Mapping[str, Annotations], emoji: str) -> bool:
     return all("tts" in known[language].get(emoji, {}) for language in LANGUAGES)
 
 
-def _all_captions(known: dict[str, Any], emoji: str) -> Captions:
+def _all_captions(known: Mapping[str, Annotations], emoji: str) -> Captions:
     return {language: _captions(known[language][emoji]) for language in LANGUAGES}
 
 
@@ -83,7 +82,7 @@ def _concepts(archives: dict[str, Path]) -> Iterator[tuple[Concept, set[str]]]:
             yield Concept(bare, emoji, entry["category"], _all_captions(known, emoji), drawings), slugs
 
 
-def _captions(annotation: dict[str, list[str]]) -> list[str]:
+def _captions(annotation: Mapping[str, list[str]]) -> list[str]:
     """The name, then the keywords that are not the name, in Unicode's composed form."""
     name, keywords = annotation["tts"][0], annotation.get("default", [])
     return list(dict.fromkeys(unicodedata.normalize("NFC", text) for text in [name, *keywords]))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from minclip_torch.training.miniatures.icons import SETS
+from minclip_torch.training.miniatures.lexicon import normal
 from minclip_torch.training.miniatures.things import Concept, Drawn
-from minclip_torch.training.miniatures.vocabulary import APART, INTERFACE, PLURALS, VAGUE
+from minclip_torch.training.miniatures.vocabulary import APART, INTERFACE, VAGUE
 from minclip_torch.training.miniatures.wordnet import Nouns
 
 ENGLISH_ONLY = 0.35  # how often a concept that is no emoji is drawn in a batch, one that is being 1
@@ -19,7 +20,8 @@ LONGEST = 3  # words of a name
 class Merger:
     """Finds the concept that a drawing belongs to.
 
-    concepts: the emoji; slugs: other names of each, in step; translations: English name -> captions in all languages.
+    concepts: the emoji; slugs: other names of each, in step; translations: English name -> captions in all languages;
+    lexicon: English name -> captions in the other languages that have a word for it.
     """
 
     def __init__(
@@ -28,8 +30,10 @@ class Merger:
         slugs: list[set[str]],
         nouns: Nouns,
         translations: dict[str, dict[str, list[str]]],
+        lexicon: Callable[[str], dict[str, list[str]]],
     ) -> None:
         self._nouns = nouns
+        self._lexicon = lexicon
         self._translations = {normal(name): captions for name, captions in translations.items()}
         self._emoji: dict[str, Concept] = {}
         self._meant: dict[str, Concept] = {}  # synset -> the emoji or the new concept that it is the name of
@@ -86,7 +90,8 @@ class Merger:
         """A new concept. Its keywords are the drawing's, and what kind of thing it is."""
         kind = self._nouns.kind(name) if synset is not None else name.split()[-1]
         keywords = [word for word in (*drawing.names[1:], kind) if word and word != name]
-        captions = self._translations.get(normal(name)) or {"en": list(dict.fromkeys([name, *keywords]))}
+        english = {"en": list(dict.fromkeys([name, *keywords]))}
+        captions = self._translations.get(normal(name)) or english | self._lexicon(name)
         code = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         concept = self._new[normal(name)] = Concept(code, "", "", captions, weight=weight)
         if synset is not None:
@@ -100,24 +105,10 @@ def merge(
     slugs: list[set[str]],
     nouns: Nouns,
     translations: dict[str, dict[str, list[str]]],
+    lexicon: Callable[[str], dict[str, list[str]]],
 ) -> list[Concept]:
     """Add drawings to the concepts they are of; the new concepts that the others make."""
-    merger = Merger(concepts, slugs, nouns, translations)
+    merger = Merger(concepts, slugs, nouns, translations, lexicon)
     for drawing in drawn:
         merger.add(drawing)
     return merger.new()
-
-
-def normal(name: str) -> str:
-    """A name as it is compared: lower case, plain letters, the last word in the singular."""
-    words = re.sub(r"[^a-z0-9]+", " ", name.lower().replace("’", "").replace("'", "")).split()
-    return " ".join([*words[:-1], _one(words[-1])]) if words else ""
-
-
-def _one(word: str) -> str:
-    if word in PLURALS or len(word) < 4 or word.endswith(("ss", "us", "is")):
-        return word
-    for plural, one in (("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("xes", "x"), ("sses", "ss"), ("s", "")):
-        if word.endswith(plural):
-            return word.removesuffix(plural) + one
-    return word

@@ -17,16 +17,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from PIL import Image
 
 from minclip.images import open_image, to_rgb
 from minclip_torch.training.entries import DataError
 from minclip_torch.training.miniatures.exam import refuse_same
-from minclip_torch.training.miniatures.things import Line
-
-Annotations: TypeAlias = Mapping[str, Mapping[str, Mapping[str, list[str]]]]  # language -> emoji -> tts, default
+from minclip_torch.training.miniatures.things import Annotations, Line
 
 SIDE = 80  # pixels of the shorter side: what the trainer decodes for a tower of 64, so that it resizes once
 # A class is one entry, so that no batch has two photographs of one class that count as wrong for each other. Beside
@@ -92,7 +90,7 @@ class GroceryClass:
         keywords += [*KEYWORDS.get(name, []), *KEYWORDS.get(kind, [])]
         return cls(name, tuple(word for word in dict.fromkeys(keywords) if word != name), kind, bool(brand))
 
-    def captions(self, annotations: Annotations) -> dict[str, list[str]]:
+    def captions(self, annotations: Mapping[str, Annotations]) -> dict[str, list[str]]:
         """English, and CLDR's name in each other language that has one. Its keywords may be of something else."""
         found = {"en": [self.name, *self.keywords]}
         emoji = EMOJI.get(self.name) or EMOJI.get(self.coarse, "")
@@ -110,7 +108,7 @@ class Photographs(NamedTuple):
     names: list[str]
 
 
-def copy(source: Path, out: Path, annotations: Annotations) -> Photographs:
+def copy(source: Path, out: Path, annotations: Mapping[str, Annotations]) -> Photographs:
     """Write the photographs into out/photographs, and say what is on them.
 
     source: the data set's folder. annotations: CLDR's, for each language the emoji with their "tts". The photographs

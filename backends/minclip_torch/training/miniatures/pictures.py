@@ -36,6 +36,7 @@ from minclip_torch.training.miniatures.drawing import pixels, redraw
 from minclip_torch.training.miniatures.emoji import ARTISTS, EVERYDAY, HELD_OUT, cldr_names, concepts, translations
 from minclip_torch.training.miniatures.exam import refuse_overlap
 from minclip_torch.training.miniatures.icons import SETS, icon_sets
+from minclip_torch.training.miniatures.lexicon import Lexicon
 from minclip_torch.training.miniatures.merging import merge
 from minclip_torch.training.miniatures.packages import Archive, PicturesError, fetch, licences
 from minclip_torch.training.miniatures.things import Concept, Drawn, Line
@@ -55,7 +56,8 @@ def gather(archives: dict[str, Path], clip_art: Path | None = None) -> tuple[lis
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise PicturesError(f"the packages' layout is not the one this script knows ({error!r:.80})") from None
     art = [] if clip_art is None else clipart.clip_art(clip_art, nouns)
-    return emoji, merge([*icons, *art], emoji, slugs, nouns, translations(archives))
+    lexicon = Lexicon(cldr_names(archives))
+    return emoji, merge([*icons, *art], emoji, slugs, nouns, translations(archives), lexicon)
 
 
 def write(

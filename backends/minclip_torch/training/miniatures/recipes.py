@@ -7,7 +7,8 @@ weights of the one before, the first from nothing:
 
     clip        English; byte-level BPE trained here; both towers from scratch (Radford et al. 2021)
     metaclip-2  both towers from scratch, on 25 languages from the start, several of them for each picture of a batch
-                (Chuang et al. 2025); then the text tower alone, so that the other languages catch up with English
+                (Chuang et al. 2025); then a larger text tower, taught by the first one's English, so that the other
+                languages catch up with it; then that tower alone on pictures and captions
     altclip     a bidirectional text tower distilled from clip's on captions in 25 languages, beside clip's image tower
                 (Chen et al. 2022, the first of its two stages)
 
@@ -57,52 +58,53 @@ VISION = {
     "patch_size": 8,
     "hidden_act": "gelu",
 }
-TEXT = {"num_attention_heads": 2, "max_position_embeddings": 40, "hidden_act": "gelu"}
-NARROW = {"hidden_size": 96, "intermediate_size": 384}  # where the vocabulary is large
-TEXTS: dict[str, dict[str, Any]] = {
-    "clip": {**TEXT, "num_hidden_layers": 3, "hidden_size": 128, "intermediate_size": 512, "projection_dim": DIM},
-    "metaclip-2": {**TEXT, "num_hidden_layers": 3, **NARROW, "projection_dim": DIM},
-    "altclip": {
-        **TEXT,
-        "num_hidden_layers": 3,
-        "hidden_size": 128,
-        "intermediate_size": 512,
-        "project_dim": 128,
-        "hidden_dropout_prob": 0.0,
-        "type_vocab_size": 1,
-    },
-}
+TEXT = {"num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 40, "hidden_act": "gelu"}
+SMALL = {**TEXT, "hidden_size": 96, "intermediate_size": 384, "projection_dim": DIM}
+MEDIUM = {**TEXT, "hidden_size": 128, "intermediate_size": 512, "projection_dim": DIM}
+LARGE = {**TEXT, "hidden_size": 160, "intermediate_size": 640, "projection_dim": DIM}
+BOTH_WAYS = {**TEXT, "hidden_size": 128, "intermediate_size": 512, "project_dim": 128}
+BOTH_WAYS |= {"hidden_dropout_prob": 0.0, "type_vocab_size": 1}
 BPE_SIZE, PIECES = 2048, 5000
 
 
 class Stage(NamedTuple):
-    """One run of a miniature's training: on `emoji.jsonl` or `train.jsonl` of the data, and how."""
+    """One run of a miniature's training: on `emoji.jsonl` or `train.jsonl` of the data, and how.
+
+    text: the text tower it begins with, of no training; None for the one of the stage before. Where the recipe has a
+    teacher, the name of a miniature, that is its last stage, or the stage before where it is the same miniature.
+    """
 
     data: str
     recipe: Recipe
+    text: dict[str, Any] | None = None
 
 
 # The wider box on top of what the emoji taught: smaller steps, so that they are not forgotten.
 WIDER = Recipe(steps=1700, learning_rate=1e-3, compile=True)
 # Many captions of each image, few of them English, so that the other languages catch up.
 TEXT_ALONE = Recipe(freeze=("vision",), steps=700, captions=12, first_language=0.05, learning_rate=1e-3, average=0.99)
+TAUGHT = Recipe(steps=2500, batch_size=512, dtype="float32", average=0.99)
 STAGES: dict[str, tuple[Stage, ...]] = {
     "clip": (
-        Stage("emoji", Recipe(languages=("en",), steps=3800, compile=True)),
+        Stage("emoji", Recipe(languages=("en",), steps=3800, compile=True), MEDIUM),
         Stage("train", replace(WIDER, languages=("en",))),
     ),
     "metaclip-2": (
-        Stage("emoji", Recipe(steps=4500, captions=6, compile=True)),
+        Stage("emoji", Recipe(steps=4500, captions=6, compile=True), SMALL),
         Stage("train", replace(WIDER, steps=1300, captions=4)),  # begun as a trial, which was worth going on from
         Stage("train", replace(WIDER, steps=3000, captions=6, seed=1)),
+        Stage("train", replace(TAUGHT, teacher="metaclip-2"), LARGE),
         Stage("train", TEXT_ALONE),
     ),
-    "altclip": (Stage("train", Recipe(teacher="clip", steps=3000, batch_size=512, dtype="float32", average=0.99)),),
+    "altclip": (Stage("train", replace(TAUGHT, teacher="clip", steps=3000), BOTH_WAYS),),
 }
 
 
-def start(name: str, data: Path, folder: Path) -> Path:
-    """Write a miniature's config, tokenizer and image processor. Raises DataError where `data` is no such set."""
+def start(name: str, data: Path, folder: Path, text: dict[str, Any]) -> Path:
+    """Write a miniature's config, tokenizer and image processor. Raises DataError where `data` is no such set.
+
+    text: the shape of its text tower, as config.json has it.
+    """
     source = data / "train.jsonl"
     entries = read_entries(source, ("en",) if name == "clip" else None)
     texts = [text for entry in entries for texts in entry.captions.values() for text in texts]
@@ -119,13 +121,13 @@ def start(name: str, data: Path, folder: Path) -> Path:
             reason = " ".join(str(error).split())
             raise DataError(f"{source} holds too few captions for {PIECES} pieces ({reason:.200})") from None
     ImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}).save(folder)
-    config = _config(name, folder)
+    config = _config(name, folder, text)
     _write(folder / "config.json", config.to_dict())
     _limit_texts(folder, config)
     return folder
 
 
-def _config(name: str, folder: Path) -> Config:
+def _config(name: str, folder: Path, text: dict[str, Any]) -> Config:
     tokenizer = find_tokenizer(folder)
     if tokenizer is None:
         raise TokenizerError(f"{folder} holds no tokenizer files")
@@ -135,7 +137,7 @@ def _config(name: str, folder: Path) -> Config:
             "model_type": name.replace("-", "_"),
             "projection_dim": DIM,
             "logit_scale_init_value": 2.6592,
-            "text_config": {**TEXTS[name], **ids, "vocab_size": tokenizer.vocab_size},
+            "text_config": {**text, **ids, "vocab_size": tokenizer.vocab_size},
             "vision_config": VISION,
         }
     )
@@ -173,7 +175,7 @@ def _train_pieces(texts: list[str], folder: Path) -> None:
 
 
 def _adopt(folder: Path, teacher: Path) -> None:
-    """Give a start folder weights: clip's image tower and temperature, and an untrained text tower."""
+    """Give a start folder weights: its teacher's image tower and temperature, and an untrained text tower."""
     config = read_config(folder)
     torch.manual_seed(0)
     tensors = {name: tensor.numpy() for name, tensor in Clip(config).state_dict().items()}
@@ -192,17 +194,20 @@ def make(name: str, data: Path, runs: Path, *, compiled: bool = True, **options:
     compiled: whether the runs that gain from it compile their encoders. options: those of `train`.
     """
     begin = None
-    for number, (source, recipe) in enumerate(STAGES[name], start=1):
+    for number, (source, recipe, text) in enumerate(STAGES[name], start=1):
         run = runs / f"{name}-{number}"
         if (run / "model" / "config.json").is_file() and not (run / "state.pt").exists():
             begin = run / "model"
             continue
-        begin = begin or start(name, data, runs / f"{name}-start")
         recipe = replace(recipe, compile=recipe.compile and compiled)
         if recipe.teacher:
-            teacher = runs / f"{recipe.teacher}-{len(STAGES[recipe.teacher])}" / "model"
-            _adopt(begin, teacher)
-            recipe = replace(recipe, teacher=str(teacher))
+            last = number - 1 if recipe.teacher == name else len(STAGES[recipe.teacher])
+            recipe = replace(recipe, teacher=str(runs / f"{recipe.teacher}-{last}" / "model"))
+        if text is not None:
+            begin = start(name, data, runs / f"{name}-{number}-start", text)
+            if recipe.teacher:
+                _adopt(begin, Path(recipe.teacher))
+        assert begin is not None  # the first stage has a text tower of its own
         train(begin, data / f"{source}.jsonl", run, recipe, test=data / "test.jsonl", **options)
         begin = run / "model"
     assert begin is not None  # there are no recipes without stages

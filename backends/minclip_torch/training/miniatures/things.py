@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 Line = dict[str, Any]  # of a data set's file (see `minclip_torch.training.entries`)
+Annotations: TypeAlias = Mapping[str, Mapping[str, list[str]]]  # CLDR's: emoji -> {"tts": [name], "default": keywords}
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from minclip_torch.training.miniatures import pictures
 from minclip_torch.training.miniatures.drawing import STYLES, document, expand, pixels, redraw
 from minclip_torch.training.miniatures.emoji import ARTISTS, EVERYDAY, HELD_OUT
 from minclip_torch.training.miniatures.icons import SETS
-from minclip_torch.training.miniatures.merging import COMPOUND, ENGLISH_ONLY, merge, normal
+from minclip_torch.training.miniatures.merging import COMPOUND, ENGLISH_ONLY, merge
 from minclip_torch.training.miniatures.packages import LICENCES, Archive, PicturesError
 from minclip_torch.training.miniatures.things import Concept, Drawn
 from minclip_torch.training.miniatures.wordnet import Nouns
@@ -706,12 +706,14 @@ def test_every_pinned_set_of_icons_is_read() -> None:
 
 NOUN = Nouns(dictionary()["dict/index.noun"], dictionary()["dict/data.noun"])
 ROBINET = {"en": ["tap"], "fr": ["robinet"]}
+WORDS = {"wolf": {"fr": ["loup"]}, "tap": {"fr": ["autre chose"]}}
 
 
 def merged(names: tuple[str, ...], artist: str = "clip-art", category: str = "Objects") -> list[Concept]:
     """What becomes of a drawing of those names, beside an emoji called "automobile"."""
     emoji = Concept("1F697", "🚗", category, {"en": ["automobile", "car"], "fr": ["voiture"]})
-    new = merge([Drawn(artist, "key", names, "<svg/>")], [emoji], [{"racing car"}], NOUN, {"tap": ROBINET})
+    drawing = Drawn(artist, "key", names, "<svg/>")
+    new = merge([drawing], [emoji], [{"racing car"}], NOUN, {"tap": ROBINET}, lambda name: WORDS.get(name, {}))
     return [concept for concept in (emoji, *new) if concept.further]
 
 
@@ -728,16 +730,12 @@ def test_a_new_concept_has_all_the_languages_that_its_word_has() -> None:
     assert merged(("tap",))[0].captions == ROBINET
 
 
+def test_a_new_concept_without_a_name_of_its_own_has_the_words_that_are_found_for_it() -> None:
+    assert merged(("wolf", "animal"))[0].captions == {"en": ["wolf", "animal"], "fr": ["loup"]}
+
+
 def test_keywords_come_after_the_name() -> None:
     assert merged(("spaniel", "dog", "pet"))[0].captions == {"en": ["spaniel", "dog", "pet"]}
-
-
-@pytest.mark.parametrize(
-    ("word", "expected"),
-    [("Cherries", "cherry"), ("buses", "buse"), ("glasses", "glasses"), ("bus", "bus"), ("wine-glass", "wine glass")],
-)
-def test_names_are_compared_in_the_singular(word: str, expected: str) -> None:
-    assert normal(word) == expected
 
 
 def test_of_a_fruit_and_its_tree_the_fruit_is_meant() -> None:
