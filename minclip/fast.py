@@ -5,12 +5,14 @@ Four things make it fast, and none changes an answer by more than rounding:
 - A batch is cut by its rows: every thread runs the whole tower for some of the images or texts.
 - Where a batch is too small for that, its layers are cut (tensor parallelism, Shoeybi et al. 2019, section 3): every
   thread computes with some of the heads, and some of the feed-forward layer's units; the sum of theirs is the layer's.
+  Of the patch embedding, every thread computes some columns.
 - Where only the pooled vector is wanted, and it is one token's, the last layer is computed for that token alone.
 - A product of few rows is taken in small blocks, where the linear-algebra library multiplies such without copying them.
 """
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Sequence
 from functools import cache, partial, reduce
 
@@ -41,7 +43,8 @@ def vision(
 
     def some(rows: slice, team: Team) -> Pooled:
         kept = np.zeros(rows.stop - rows.start, int) if pooled_only else None  # the class token
-        return vision_tower(inputs.rows(rows), w, config, layers=partial(pre_norm_layers, team=team, kept=kept))
+        ours = _among(team, w, "vision_model.embeddings.patch_embedding.weight")
+        return vision_tower(inputs.rows(rows), ours, config, layers=partial(pre_norm_layers, team=team, kept=kept))
 
     return _by_rows(some, b, tokens, config, team)
 
@@ -206,7 +209,34 @@ class _Share(Weights):
         else:
             return widen(stored, self.dtype)
         share = widen(stored, self.dtype)
-        return share.view(InBlocks) if share.ndim == 2 and small_kernels() else share
+        return _in_blocks(share) if share.ndim == 2 else share
+
+
+def _among(team: Team, w: Weights, name: str) -> Weights:
+    """The weights, with one of them made an `InTeam`."""
+    if team.size == 1:
+        return w
+    whole = w.stored(name).view(InTeam)
+    whole.team = team
+    return Weights(ChainMap({w._prefix + name: whole}, w._stored), w.dtype, w._prefix, w.files)  # type: ignore[arg-type]
+
+
+class InTeam(np.ndarray):
+    """A weight matrix (f, d), or one that is flattened to that, whose `x @ weight.T` a team shares out."""
+
+    team: Team
+
+    def __array_finalize__(self, other: np.ndarray | None) -> None:
+        if isinstance(other, InTeam):
+            self.team = other.team
+
+    def __rmatmul__(self, x: np.ndarray) -> np.ndarray:  # type: ignore[override]  # of the overloads, the one met here
+        weight = self.view(np.ndarray).T
+
+        def some(rows: slice) -> np.ndarray:
+            return x @ _in_blocks(weight[rows]).T
+
+        return np.concatenate(self.team.map(some, self.team.split(len(weight))), axis=-1)
 
 
 # --- products of few rows ------------------------------------------------------------------------------------------
@@ -233,6 +263,11 @@ class InBlocks(np.ndarray):
         blocks = weight.reshape(-1, size, d).swapaxes(1, 2)  # (f / size, d, size)
         np.matmul(x, blocks, out=y.reshape(m, -1, size).swapaxes(0, 1))
         return y
+
+
+def _in_blocks(weight: np.ndarray) -> np.ndarray:
+    """A matrix to be multiplied by in blocks, where the library gains by that."""
+    return weight.view(InBlocks) if small_kernels() else weight
 
 
 @cache

@@ -80,6 +80,20 @@ def test_blocks_of_any_size_are_the_product(dtype: str, data: st.DataObject) -> 
         close(found, x @ part.T, dtype)
 
 
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.sampled_from(["float32", "float16"]))
+def test_a_team_multiplies_by_its_shares_of_a_matrix(m: int, f: int, threads: int, stored: str) -> None:
+    """A convolution's, too, which the towers flatten; what is not shared stays as it is."""
+    rng = np.random.default_rng(m)
+    table = {"at.kernel": rng.standard_normal((f, 3, 2, 2)).astype(stored), "at.bias": np.ones(f, np.float32)}
+    x, plain = rng.standard_normal((m, 12)).astype(np.float32), Weights(table)
+    with Team(threads).at_work() as team:
+        weights = fast._among(team, plain, "at.kernel").at("at")
+        product = x @ weights["kernel"].reshape(f, -1).T
+        assert isinstance(weights["kernel"], fast.InTeam) == (threads > 1)
+    assert type(product) is type(weights["bias"]) is np.ndarray
+    close(product, x @ plain["at.kernel"].reshape(f, -1).T, "float32")
+
+
 @pytest.mark.parametrize(("kernels", "small"), [({"SkylakeX"}, True), ({"Haswell"}, False), (set(), False)])
 def test_blocks_are_for_libraries_that_gain_by_them(
     kernels: set[str], small: bool, monkeypatch: pytest.MonkeyPatch
