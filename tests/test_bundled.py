@@ -23,7 +23,7 @@ from minclip.tokenizers import Tokenizer
 from minclip.tokenizers.bpe import BPETokenizer
 
 transformers.logging.disable_progress_bar()
-MEGABYTE = 2**20
+MEGABYTE = 10**6
 PICTURES = [demo.PICTURES / example.picture for example in demo.EXAMPLES]  # square: see README's limits
 DOGS = """
 dog; Hund; chien; perro; cane; cachorro; hond; pies; hund; köpek; chó; anjing; mbwa; собака; собака; σκύλος;
@@ -151,12 +151,12 @@ def test_the_torch_backend_agrees(model: minclip.Model, folder: Path) -> None:
 
 def test_weights_are_float16_and_the_folder_is_small(model: minclip.Model, folder: Path) -> None:
     assert {model.weights.stored(name).dtype for name in model.weights} == {np.dtype(np.float16)}
-    assert size(folder) <= 8 * MEGABYTE
+    assert size(folder) <= 9 * MEGABYTE
 
 
 def test_the_box_holds_three_and_is_small() -> None:
     assert checkpoints.bundled_names() == sorted(sources.LANGUAGES)
-    assert size(sources.BUNDLED) <= 20 * MEGABYTE
+    assert size(sources.BUNDLED) <= 24 * MEGABYTE
 
 
 def size(folder: Path) -> int:

@@ -9,8 +9,8 @@ weights of the one before, the first from nothing:
     metaclip-2  both towers from scratch, on 25 languages from the start, several of them for each picture of a batch
                 (Chuang et al. 2025); then a larger text tower, taught by the first one's English, so that the other
                 languages catch up with it; then that tower alone on pictures and captions
-    altclip     a bidirectional text tower distilled from clip's on captions in 25 languages, beside clip's image tower
-                (Chen et al. 2022, the first of its two stages)
+    altclip     a bidirectional text tower distilled from clip's on captions in 25 languages, beside clip's image tower;
+                then that tower alone on pictures and captions (Chen et al. 2022, both stages)
 
 The first two begin with the emoji alone and go on to the wider box, `train.jsonl`; altclip begins with that.
 
@@ -62,7 +62,7 @@ TEXT = {"num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddin
 SMALL = {**TEXT, "hidden_size": 96, "intermediate_size": 384, "projection_dim": DIM}
 MEDIUM = {**TEXT, "hidden_size": 128, "intermediate_size": 512, "projection_dim": DIM}
 LARGE = {**TEXT, "hidden_size": 160, "intermediate_size": 640, "projection_dim": DIM}
-BOTH_WAYS = {**TEXT, "hidden_size": 128, "intermediate_size": 512, "project_dim": 128}
+BOTH_WAYS = {**TEXT, "hidden_size": 160, "intermediate_size": 640, "project_dim": 160}
 BOTH_WAYS |= {"hidden_dropout_prob": 0.0, "type_vocab_size": 1}
 BPE_SIZE, PIECES = 2048, 5000
 
@@ -82,7 +82,7 @@ class Stage(NamedTuple):
 # The wider box on top of what the emoji taught: smaller steps, so that they are not forgotten.
 WIDER = Recipe(steps=1700, learning_rate=1e-3, compile=True)
 # Many captions of each image, few of them English, so that the other languages catch up.
-TEXT_ALONE = Recipe(freeze=("vision",), steps=700, captions=12, first_language=0.05, learning_rate=1e-3, average=0.99)
+TEXT_ALONE = Recipe(freeze=("vision",), steps=500, captions=12, first_language=0.05, learning_rate=5e-4, average=0.99)
 TAUGHT = Recipe(steps=2500, batch_size=512, dtype="float32", average=0.99)
 STAGES: dict[str, tuple[Stage, ...]] = {
     "clip": (
@@ -96,14 +96,17 @@ STAGES: dict[str, tuple[Stage, ...]] = {
         Stage("train", replace(TAUGHT, teacher="metaclip-2"), LARGE),
         Stage("train", TEXT_ALONE),
     ),
-    "altclip": (Stage("train", replace(TAUGHT, teacher="clip", steps=3000), BOTH_WAYS),),
+    "altclip": (
+        Stage("train", replace(TAUGHT, teacher="clip", steps=4000, first_language=0.05), BOTH_WAYS),
+        Stage("train", replace(TEXT_ALONE, steps=300)),
+    ),
 }
 
 
-def start(name: str, data: Path, folder: Path, text: dict[str, Any]) -> Path:
+def start(name: str, data: Path, folder: Path, tower: dict[str, Any]) -> Path:
     """Write a miniature's config, tokenizer and image processor. Raises DataError where `data` is no such set.
 
-    text: the shape of its text tower, as config.json has it.
+    tower: the shape of its text tower, as config.json has it.
     """
     source = data / "train.jsonl"
     entries = read_entries(source, ("en",) if name == "clip" else None)
@@ -121,13 +124,13 @@ def start(name: str, data: Path, folder: Path, text: dict[str, Any]) -> Path:
             reason = " ".join(str(error).split())
             raise DataError(f"{source} holds too few captions for {PIECES} pieces ({reason:.200})") from None
     ImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}).save(folder)
-    config = _config(name, folder, text)
+    config = _config(name, folder, tower)
     _write(folder / "config.json", config.to_dict())
     _limit_texts(folder, config)
     return folder
 
 
-def _config(name: str, folder: Path, text: dict[str, Any]) -> Config:
+def _config(name: str, folder: Path, tower: dict[str, Any]) -> Config:
     tokenizer = find_tokenizer(folder)
     if tokenizer is None:
         raise TokenizerError(f"{folder} holds no tokenizer files")
@@ -137,7 +140,7 @@ def _config(name: str, folder: Path, text: dict[str, Any]) -> Config:
             "model_type": name.replace("-", "_"),
             "projection_dim": DIM,
             "logit_scale_init_value": 2.6592,
-            "text_config": {**text, **ids, "vocab_size": tokenizer.vocab_size},
+            "text_config": {**tower, **ids, "vocab_size": tokenizer.vocab_size},
             "vision_config": VISION,
         }
     )
