@@ -8,9 +8,9 @@ weights of the one before, the first from nothing:
     clip        English; byte-level BPE trained here; both towers from scratch (Radford et al. 2021)
     metaclip-2  both towers from scratch, on 25 languages from the start, several of them for each picture of a batch
                 (Chuang et al. 2025); then a larger text tower, taught by the first one's English, so that the other
-                languages catch up with it; then that tower alone on pictures and captions
-    altclip     a bidirectional text tower distilled from clip's on captions in 25 languages, beside clip's image tower;
-                then that tower alone on pictures and captions (Chen et al. 2022, both stages)
+                languages catch up with it, with a while on pictures in between
+    altclip     a bidirectional text tower distilled from clip's on captions in 25 languages, beside clip's image tower
+                (Chen et al. 2022, the first of its two stages)
 
 The first two begin with the emoji alone and go on to the wider box, `train.jsonl`; altclip begins with that.
 
@@ -70,8 +70,8 @@ BPE_SIZE, PIECES = 2048, 5000
 class Stage(NamedTuple):
     """One run of a miniature's training: on `emoji.jsonl` or `train.jsonl` of the data, and how.
 
-    text: the text tower it begins with, of no training; None for the one of the stage before. Where the recipe has a
-    teacher, the name of a miniature, that is its last stage, or the stage before where it is the same miniature.
+    text: the text tower it begins with, of no training; None for the one of the stage before. A recipe's teacher is
+    named by its run, "clip-2".
     """
 
     data: str
@@ -83,7 +83,8 @@ class Stage(NamedTuple):
 WIDER = Recipe(steps=1700, learning_rate=1e-3, compile=True)
 # Many captions of each image, few of them English, so that the other languages catch up.
 TEXT_ALONE = Recipe(freeze=("vision",), steps=500, captions=12, first_language=0.05, learning_rate=5e-4, average=0.99)
-TAUGHT = Recipe(steps=2500, batch_size=512, dtype="float32", average=0.99)
+# What the English of a finished model means, in all languages alike; English needs no lessons.
+TAUGHT = Recipe(steps=4000, batch_size=512, dtype="float32", average=0.99, first_language=0.05)
 STAGES: dict[str, tuple[Stage, ...]] = {
     "clip": (
         Stage("emoji", Recipe(languages=("en",), steps=3800, compile=True), MEDIUM),
@@ -93,13 +94,11 @@ STAGES: dict[str, tuple[Stage, ...]] = {
         Stage("emoji", Recipe(steps=4500, captions=6, compile=True), SMALL),
         Stage("train", replace(WIDER, steps=1300, captions=4)),  # begun as a trial, which was worth going on from
         Stage("train", replace(WIDER, steps=3000, captions=6, seed=1)),
-        Stage("train", replace(TAUGHT, teacher="metaclip-2"), LARGE),
+        Stage("train", replace(TAUGHT, teacher="metaclip-2-3", steps=2500, first_language=0.2), LARGE),
         Stage("train", TEXT_ALONE),
+        Stage("train", replace(TAUGHT, teacher="metaclip-2-3", steps=2000)),
     ),
-    "altclip": (
-        Stage("train", replace(TAUGHT, teacher="clip", steps=4000, first_language=0.05), BOTH_WAYS),
-        Stage("train", replace(TEXT_ALONE, steps=300)),
-    ),
+    "altclip": (Stage("train", replace(TAUGHT, teacher="clip-2"), BOTH_WAYS),),
 }
 
 
@@ -204,8 +203,7 @@ def make(name: str, data: Path, runs: Path, *, compiled: bool = True, **options:
             continue
         recipe = replace(recipe, compile=recipe.compile and compiled)
         if recipe.teacher:
-            last = number - 1 if recipe.teacher == name else len(STAGES[recipe.teacher])
-            recipe = replace(recipe, teacher=str(runs / f"{recipe.teacher}-{last}" / "model"))
+            recipe = replace(recipe, teacher=str(runs / recipe.teacher / "model"))
         if text is not None:
             begin = start(name, data, runs / f"{name}-{number}-start", text)
             if recipe.teacher:
