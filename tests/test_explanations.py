@@ -28,6 +28,16 @@ from minclip_torch.modules import Clip
 
 PICTURES = Path(minclip.__file__).parent / "bundled" / "pictures"
 bundled = pytest.mark.parametrize("name", ["mini-clip", "mini-altclip", "mini-metaclip-2"])
+LESS_CLEAR = "its weights of 2026-11-30 fall short: 0.14 apart, deletion 0.82 of chance; README tells"
+well_apart = pytest.mark.parametrize(
+    "name",
+    [
+        "mini-clip",
+        "mini-altclip",
+        pytest.param("mini-metaclip-2", marks=pytest.mark.xfail(strict=True, raises=AssertionError, reason=LESS_CLEAR)),
+    ],
+)
+PAIRS = (("dog", "rocket"), ("rocket", "dog"), ("fish", "umbrella"))
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +62,18 @@ def right_share(found: np.ndarray) -> float:
 # --- what a map shows ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "apart"), [("mini-clip", 0.2), ("mini-altclip", 0.15), ("mini-metaclip-2", 0.12)])
-def test_of_two_things_each_label_lights_up_its_own(name: str, apart: float, models: dict[str, Model]) -> None:
-    """How far apart is the model's own: measured 0.21, 0.18 and 0.14 at least."""
-    for left, right in (("dog", "rocket"), ("rocket", "dog"), ("fish", "umbrella")):
+@bundled
+def test_of_two_things_each_label_lights_up_its_own(name: str, models: dict[str, Model]) -> None:
+    for left, right in PAIRS:
         one, other = explain(two(left, right), [left, right], model=models[name])
         assert right_share(one.map) < 0.5 < right_share(other.map), (left, right)
-        assert right_share(other.map) - right_share(one.map) > apart, (left, right)
+
+
+@well_apart
+def test_the_maps_of_two_things_lie_well_apart(name: str, models: dict[str, Model]) -> None:
+    for left, right in PAIRS:
+        one, other = explain(two(left, right), [left, right], model=models[name])
+        assert right_share(other.map) - right_share(one.map) > 0.15, (left, right)
 
 
 @bundled
@@ -74,11 +89,8 @@ def test_a_contrast_separates_them_further_on_average(name: str, models: dict[st
     assert np.mean(held) > np.mean(plain) > 0.2
 
 
-@pytest.mark.parametrize(("name", "most"), [("mini-clip", 0.8), ("mini-altclip", 0.8), ("mini-metaclip-2", 0.83)])
-def test_deleting_by_the_default_map_costs_a_fifth_more_than_by_chance(
-    name: str, most: float, models: dict[str, Model]
-) -> None:
-    """On these eight drawings; the default model does by a sixth, and by a quarter on 99 held-out ones (README)."""
+@well_apart
+def test_deleting_by_the_default_map_costs_a_fifth_more_than_by_chance(name: str, models: dict[str, Model]) -> None:
     model, rng = models[name], np.random.default_rng(0)
     names = ("apple", "bicycle", "dog", "fish", "guitar", "rocket", "snowman", "umbrella")
     found, chance = [], []
@@ -87,7 +99,7 @@ def test_deleting_by_the_default_map_costs_a_fifth_more_than_by_chance(
         found.append(deletion_insertion(model, picture, label, explain(picture, label, model=model)[0].map, steps=8))
         chance.append(deletion_insertion(model, picture, label, rng.random((8, 8)), steps=8))
     deletion, insertion = np.mean(found, axis=0) / np.mean(chance, axis=0)
-    assert deletion < most
+    assert deletion < 0.8
     assert insertion > 1
 
 

@@ -41,9 +41,8 @@ def concepts(archives: dict[str, Path]) -> tuple[list[Concept], list[set[str]]]:
     return [concept for concept, _ in found], [{slug.replace("-", " ") for slug in slugs} for _, slugs in found]
 
 
-def translations(archives: dict[str, Path]) -> dict[str, Captions]:
-    """English name -> captions in every language, for all that Unicode's CLDR names in all of `LANGUAGES`."""
-    known = cldr_names(archives)
+def translations(known: Mapping[str, Annotations]) -> dict[str, Captions]:
+    """English name -> captions in every language, for all that `cldr_names` names in all of `LANGUAGES`."""
     named = [emoji for emoji in known["en"] if _is_named(known, emoji)]
     return {known["en"][emoji]["tts"][0]: _all_captions(known, emoji) for emoji in named}
 

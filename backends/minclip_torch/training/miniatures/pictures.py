@@ -56,8 +56,8 @@ def gather(archives: dict[str, Path], clip_art: Path | None = None) -> tuple[lis
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise PicturesError(f"the packages' layout is not the one this script knows ({error!r:.80})") from None
     art = [] if clip_art is None else clipart.clip_art(clip_art, nouns)
-    lexicon = Lexicon(cldr_names(archives))
-    return emoji, merge([*icons, *art], emoji, slugs, nouns, translations(archives), lexicon)
+    known = cldr_names(archives)
+    return emoji, merge([*icons, *art], emoji, slugs, nouns, translations(known), Lexicon(known))
 
 
 def write(
