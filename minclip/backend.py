@@ -27,6 +27,7 @@ from minclip.images import ImageProcessor
 from minclip.inputs import ImageInputs, TextInputs
 from minclip.layers import Note, silent
 from minclip.outputs import TowerOutput
+from minclip.products import Prepacking
 from minclip.threads import Team, library_on_one_thread
 from minclip.towers import head, vision_tower
 from minclip.weights import Weights
@@ -216,28 +217,40 @@ class NumpyBackend:
         device: str | None = None,
         dtype: str | None = None,
         threads: int | None = None,
+        prepack: bool = False,
         **options: Any,
     ) -> NumpyTowers:
-        """See `Backend.build`. threads: how many work on a run; None is `minclip.threads.default_threads()`."""
+        """See `Backend.build`. threads: how many work on a run; None is `minclip.threads.default_threads()`.
+
+        prepack: whether each tower's weights are copied, before its first run, into the order in which this processor
+        multiplies by them fastest (`minclip.products`), where one is known. It takes as much memory again as the
+        layers' weights in float32, and what is written into the weights afterwards is not seen.
+        """
         if device not in (None, "cpu"):
             raise BackendError(f"backend 'numpy' has no device {device!r}; it has cpu")
         if dtype not in (None, "float32", "float64"):
             raise BackendError(f"backend 'numpy' does not compute in {dtype!r}; it does in float32 and float64")
         if options:
-            raise BackendError(f"backend 'numpy' takes no option {', '.join(options)}; it takes threads")
-        return NumpyTowers(config, weights if dtype is None else weights.astype(dtype).widened(), Team(threads))
+            raise BackendError(f"backend 'numpy' takes no option {', '.join(options)}; it takes threads and prepack")
+        if not isinstance(prepack, bool):
+            raise BackendError(f"prepack must be True or False, not {prepack!r}")
+        widened = weights if dtype is None else weights.astype(dtype).widened()
+        return NumpyTowers(config, widened, Team(threads), prepack=prepack)
 
 
 class NumpyTowers:
     """`minclip.towers` behind the protocol.
 
     team: threads that work on a run where nobody looks at its steps (`minclip.fast`); None runs the definition itself.
+    prepack: whether such runs are by weights laid out for them, see `NumpyBackend.build`.
     """
 
-    def __init__(self, config: Config, weights: Weights, team: Team | None = None) -> None:
+    def __init__(self, config: Config, weights: Weights, team: Team | None = None, *, prepack: bool = False) -> None:
         self.config = config
         self.weights = weights
         self.team = team
+        self._vision = Prepacking(weights, "vision_model.", prepack)
+        self._text = Prepacking(weights, "text_model.", prepack)
 
     def vision(
         self,
@@ -253,7 +266,7 @@ class NumpyTowers:
         record = Record(output_hidden_states, output_attentions, note)
         pixels = replace(inputs, pixel_values=np.asarray(inputs.pixel_values, w.dtype))
         if self.team is not None and record.note is silent:
-            state, pooled = fast.vision(pixels, w, config, self.team)
+            state, pooled = fast.vision(pixels, self._vision.for_run(self.team), config, self.team)
         else:
             state, pooled = vision_tower(pixels, w, config, note=record.note)
         embeds = self._head("visual_projection", pooled)
@@ -277,7 +290,7 @@ class NumpyTowers:
         record = Record(output_hidden_states, output_attentions, note)
         inputs = self._typed(inputs)
         if self.team is not None and record.note is silent:
-            state, pooled = fast.text(inputs, w, self.config, self.team)
+            state, pooled = fast.text(inputs, self._text.for_run(self.team), self.config, self.team)
         else:
             state, pooled = family.text_tower(inputs, w, self.config.text_config, pool=family.pool, note=record.note)
         embeds = self._head("text_projection", pooled)
@@ -292,14 +305,15 @@ class NumpyTowers:
         if self.team is None:
             return self.vision(inputs).embeds
         pixels = replace(inputs, pixel_values=np.asarray(inputs.pixel_values, self.weights.dtype))
-        _, pooled = fast.vision(pixels, self.weights, config, self.team, pooled_only=True)
+        _, pooled = fast.vision(pixels, self._vision.for_run(self.team), config, self.team, pooled_only=True)
         return self._head("visual_projection", pooled)
 
     def text_embeds(self, inputs: TextInputs[np.ndarray]) -> np.ndarray | None:
         """See `GivesEmbeds.text_embeds`."""
         if self.team is None:
             return self.text(inputs).embeds
-        _, pooled = fast.text(self._typed(inputs), self.weights, self.config, self.team, pooled_only=True)
+        w = self._text.for_run(self.team)
+        _, pooled = fast.text(self._typed(inputs), w, self.config, self.team, pooled_only=True)
         return self._head("text_projection", pooled)
 
     def _head(self, name: str, x: np.ndarray) -> np.ndarray | None:

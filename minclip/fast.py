@@ -7,21 +7,21 @@ Four things make it fast, and none changes an answer by more than rounding:
   thread computes with some of the heads, and some of the feed-forward layer's units; the sum of theirs is the layer's.
   Of the patch embedding, every thread computes some columns.
 - Where only the pooled vector is wanted, and it is one token's, the last layer is computed for that token alone.
-- A product of few rows is taken in small blocks, where the linear-algebra library multiplies such without copying them.
+- Products are cut into small ones, where the linear-algebra library has kernels for such (`minclip.products`).
 """
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Callable, Sequence
-from functools import cache, partial, reduce
+from functools import partial, reduce
 
 import numpy as np
 
 from minclip.config import AnyTowerConfig, Config, RobertaConfig, TextConfig, VisionConfig
 from minclip.inputs import ImageInputs, TextInputs
 from minclip.layers import Note, layer_norm, mlp, multi_head_attention
-from minclip.threads import Team, kernels
+from minclip.products import Packed, in_blocks
+from minclip.threads import Team
 from minclip.towers import causal_text_tower, pool_first, pooling_weights, roberta_text_tower, vision_tower
 from minclip.weights import Weights, widen
 
@@ -199,90 +199,45 @@ class _Share(Weights):
         self._out, self._units = out, units
 
     def __getitem__(self, name: str) -> np.ndarray:
-        stored = self.stored(name)
-        if name == f"{self._out}.bias" and self._units.start:
+        stored, units = self.stored(name), self._units
+        into, out = name in self._rows, name == f"{self._out}.weight"
+        if isinstance(stored, Packed):
+            return stored.rows(units) if into else stored.columns(units)
+        if name == f"{self._out}.bias" and units.start:
             return np.zeros(len(stored), self.dtype)
-        if name in self._rows:
-            stored = stored[self._units]
-        elif name == f"{self._out}.weight":
-            stored = stored[:, self._units]
-        else:
-            return widen(stored, self.dtype)
-        share = widen(stored, self.dtype)
-        return _in_blocks(share) if share.ndim == 2 else share
+        share = widen(stored[units] if into else stored[:, units] if out else stored, self.dtype)
+        return in_blocks(share) if share.ndim == 2 and (into or out) else share
 
 
 def _among(team: Team, w: Weights, name: str) -> Weights:
-    """The weights, with one of them made an `InTeam`."""
-    if team.size == 1:
+    """The weights, with one of them made an `InTeam` where that is of use."""
+    stored = w.stored(name)
+    packed = stored if isinstance(stored, Packed) else None
+    if team.size == 1 and packed is None:
         return w
-    whole = w.stored(name).view(InTeam)
-    whole.team = team
-    return Weights(ChainMap({w._prefix + name: whole}, w._stored), w.dtype, w._prefix, w.files)  # type: ignore[arg-type]
+    whole = (stored if packed is None else packed.stored).view(InTeam)
+    whole.team, whole.packed = team, packed
+    return w.with_forms({name: whole})
 
 
 class InTeam(np.ndarray):
     """A weight matrix (f, d), or one that is flattened to that, whose `x @ weight.T` a team shares out."""
 
     team: Team
+    packed: Packed | None
 
     def __array_finalize__(self, other: np.ndarray | None) -> None:
         if isinstance(other, InTeam):
-            self.team = other.team
+            self.team, self.packed = other.team, other.packed
 
     def __rmatmul__(self, x: np.ndarray) -> np.ndarray:  # type: ignore[override]  # of the overloads, the one met here
         weight = self.view(np.ndarray).T
 
         def some(rows: slice) -> np.ndarray:
-            return x @ _in_blocks(weight[rows]).T
+            share = in_blocks(weight[rows]) if self.packed is None else self.packed.rows(rows)
+            return x @ share.T
 
         return np.concatenate(self.team.map(some, self.team.split(len(weight))), axis=-1)
-
-
-# --- products of few rows ------------------------------------------------------------------------------------------
-
-BLOCK = 1200  # numbers of a block's product: more, or more than 100^3 multiplications, and OpenBLAS copies first
-NARROWEST = 4  # columns of a block that are worth a call
-
-
-class InBlocks(np.ndarray):
-    """A weight matrix (f, d) that `x @ weight.T` takes some of its rows at a time, where x (m, d) has few.
-
-    To multiply large matrices fast, a library first copies both into an order of its own (Goto and van de Geijn 2008),
-    which pays where many rows share the copied weights: with 16 it is more than half of the work. OpenBLAS has kernels
-    for AVX-512 that do without, for small matrices alone.
-    """
-
-    def __rmatmul__(self, x: np.ndarray) -> np.ndarray:  # type: ignore[override]  # of the overloads, the one met here
-        weight, (m, d) = self.view(np.ndarray).T, x.shape
-        f = len(weight)
-        size = _divisor(f, min(BLOCK // m, 100**3 // (m * d))) if m > 1 else 0
-        if size < NARROWEST:
-            return x @ weight.T
-        y = np.empty((m, f), x.dtype)
-        blocks = weight.reshape(-1, size, d).swapaxes(1, 2)  # (f / size, d, size)
-        np.matmul(x, blocks, out=y.reshape(m, -1, size).swapaxes(0, 1))
-        return y
-
-
-def _in_blocks(weight: np.ndarray) -> np.ndarray:
-    """A matrix to be multiplied by in blocks, where the library gains by that."""
-    return weight.view(InBlocks) if small_kernels() else weight
-
-
-@cache
-def _divisor(number: int, most: int) -> int:
-    """The largest divisor of a number that is at most `most`; 0 for none."""
-    return next((size for size in range(min(number, most), 0, -1) if number % size == 0), 0)
-
-
-@cache
-def small_kernels() -> bool:
-    """Whether NumPy's library is an OpenBLAS with kernels for small matrices: those for AVX-512.
-
-    The gain was measured with SkylakeX's alone.
-    """
-    return not kernels().isdisjoint({"SkylakeX", "Cooperlake", "SapphireRapids"})
 
 
 # --- the last layer, for one token of each row ---------------------------------------------------------------------

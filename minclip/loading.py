@@ -41,7 +41,8 @@ def load(
     each, to be trained (Transformers has no such class for AltCLIP). mmap: False reads the weights into memory, so that
     whatever happens to the file later changes nothing; a mapped file must be replaced, not written into, while a model
     uses it.
-    options: the backend's own.
+    options: the backend's own; NumPy's is prepack, see `minclip.backend.NumpyBackend.build`: for a process that asks
+    often, faster answers for a second copy of the layers' weights.
     Raises CheckpointError, ConfigError, TokenizerError or BackendError, one line each; never a partial model.
 
     The bundled models know drawn pictures and photographs of groceries. The first one loaded in a process says so in

@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from itertools import pairwise
@@ -155,18 +155,27 @@ class Team:
         except RuntimeError:  # no thread can be started (a Python in a browser, a limit of the system)
             self._helpers = None
             return [function(part) for part in parts]
+        outcomes = [self._outcome(function, parts[0])]
+        for part, other in zip(parts[1:], others, strict=True):  # those that no helper has begun with are ours, too
+            outcomes.append(self._outcome(function, part) if other.cancel() else other)
+        wait(outcomes)
+        return [outcome.result() for outcome in outcomes]
+
+    @staticmethod
+    def _outcome(function: Callable[[Part], Result], part: Part) -> Future[Result]:
+        """What comes of one part, on the caller's own thread."""
+        outcome: Future[Result] = Future()
         try:
-            first = function(parts[0])
-        finally:
-            for other in others:
-                other.exception()  # waits
-        return [first, *(other.result() for other in others)]
+            outcome.set_result(function(part))
+        except Exception as error:
+            outcome.set_exception(error)
+        return outcome
 
     def split(self, count: int, most: int | None = None) -> list[slice]:
         """Slices of nearly equal length that make up range(count): one a thread, or more where `most` is the longest
         that a slice may be."""
         parts = min(self.size, count)
         if most is not None and count > parts * most:
-            parts *= -(-count // (parts * most))
+            parts = min(count, parts * -(-count // (parts * most)))
         bounds = [count * part // parts for part in range(parts + 1)]
         return [slice(start, stop) for start, stop in pairwise(bounds)]

@@ -7,6 +7,7 @@ NumPy has no bfloat16, so such a tensor is kept as it lies in the file, in an ar
 from __future__ import annotations
 
 import os
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,12 @@ class Weights(Mapping[str, np.ndarray]):
     def at(self, prefix: str) -> Weights:
         """The weights whose names begin with `prefix.`, under the rest of their names."""
         return Weights(self._stored, self.dtype, f"{self._prefix}{prefix}.", self.files)
+
+    def with_forms(self, forms: Mapping[str, object]) -> Weights:
+        """The same, but for the tensors of these names another form that `stored` gives instead."""
+        named = {self._prefix + name: form for name, form in forms.items()}
+        stored: Any = ChainMap(named, self._stored)  # type: ignore[arg-type]
+        return Weights(stored, self.dtype, self._prefix, self.files)
 
     def astype(self, dtype: np.typing.DTypeLike) -> Weights:
         """The same tensors, handed out as `dtype`."""

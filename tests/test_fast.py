@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minclip import fast
+from minclip import fast, products
 from minclip.backend import NumpyTowers
 from minclip.config import FAMILIES, Config
 from minclip.inputs import TextInputs, checked_inputs
@@ -29,7 +29,7 @@ TOLERANCE = {"float64": 1e-10, "float32": 2e-5}
 @contextmanager
 def cut(way: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fast, "small_kernels", lambda: True)
+        patch.setattr(products, "small_kernels", lambda: True)
         patch.setattr(fast, "SMALL", 0)
         patch.setattr(fast, "TOKENS", CUTS[way][0])
         patch.setattr(fast, "MOST_TOKENS", CUTS[way][1])
@@ -52,7 +52,8 @@ def test_all_cores_give_what_the_definition_gives(way: str, dtype: str, data: st
     weights = case.model.weights.astype(dtype)
     weights = weights.widened() if widened else weights
     plain = NumpyTowers(case.model.config, weights)
-    quick = NumpyTowers(case.model.config, weights, Team(threads))
+    with cut(way):
+        quick = NumpyTowers(case.model.config, weights, Team(threads), prepack=data.draw(st.booleans()))
     text = data.draw(optional_text_inputs(case.model.config)) if data.draw(st.booleans()) else {}
     pixels = {"pixel_values": case.inputs["pixel_values"]}
     checked: dict[str, Any] = checked_inputs(case.model.config, {**pixels, **text} if text else case.inputs)
@@ -65,46 +66,19 @@ def test_all_cores_give_what_the_definition_gives(way: str, dtype: str, data: st
             close(embeds, expected.embeds, dtype)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@given(st.data())
-def test_blocks_of_any_size_are_the_product(dtype: str, data: st.DataObject) -> None:
-    m, f, d = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 97)), data.draw(st.integers(1, 40))
-    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    x, weight = rng.standard_normal((m, d)).astype(dtype), rng.standard_normal((f, 2 * d)).astype(dtype)
-    for part in (weight[:, :d], weight[:, d:], np.ascontiguousarray(weight[:, :d])):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fast, "BLOCK", data.draw(st.integers(1, 2 * m * f)))
-            patch.setattr(fast, "NARROWEST", data.draw(st.integers(1, 5)))
-            found = x @ part.view(fast.InBlocks).T
-        assert type(found) is np.ndarray
-        close(found, x @ part.T, dtype)
-
-
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.sampled_from(["float32", "float16"]))
-def test_a_team_multiplies_by_its_shares_of_a_matrix(m: int, f: int, threads: int, stored: str) -> None:
+@given(st.integers(1, 9), st.integers(1, 70), st.integers(1, 4), st.sampled_from(["float32", "float16"]), st.booleans())
+def test_a_team_multiplies_by_its_shares_of_a_matrix(m: int, f: int, threads: int, stored: str, packed: bool) -> None:
     """A convolution's, too, which the towers flatten; what is not shared stays as it is."""
     rng = np.random.default_rng(m)
     table = {"at.kernel": rng.standard_normal((f, 3, 2, 2)).astype(stored), "at.bias": np.ones(f, np.float32)}
     x, plain = rng.standard_normal((m, 12)).astype(np.float32), Weights(table)
+    given_weights = plain.with_forms({"at.kernel": products.Packed.of(table["at.kernel"])}) if packed else plain
     with Team(threads).at_work() as team:
-        weights = fast._among(team, plain, "at.kernel").at("at")
+        weights = fast._among(team, given_weights, "at.kernel").at("at")
         product = x @ weights["kernel"].reshape(f, -1).T
-        assert isinstance(weights["kernel"], fast.InTeam) == (threads > 1)
+        assert isinstance(weights["kernel"], fast.InTeam) == (threads > 1 or packed)
     assert type(product) is type(weights["bias"]) is np.ndarray
     close(product, x @ plain["at.kernel"].reshape(f, -1).T, "float32")
-
-
-@pytest.mark.parametrize(("kernels", "small"), [({"SkylakeX"}, True), ({"Haswell"}, False), (set(), False)])
-def test_blocks_are_for_libraries_that_gain_by_them(
-    kernels: set[str], small: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fast, "kernels", lambda: kernels)
-    fast.small_kernels.cache_clear()
-    weights = Weights({"up.weight": np.ones((6, 4), np.float32), "up.bias": np.ones(6, np.float32)})
-    share = fast._Share(weights, ["up"], "down", slice(0, 3))
-    assert (type(share["up.weight"]) is fast.InBlocks) == small
-    assert type(share["up.bias"]) is np.ndarray
-    fast.small_kernels.cache_clear()
 
 
 @pytest.mark.parametrize("way", CUTS)

@@ -26,6 +26,7 @@ def test_slices_make_up_the_whole_and_are_nearly_equal(size: int, count: int, mo
     parts = Team(size).split(count, most)
     assert [i for part in parts for i in range(count)[part]] == list(range(count))
     lengths = [part.stop - part.start for part in parts]
+    assert min(lengths) >= 1
     assert max(lengths) - min(lengths) <= 1
     assert most is None or max(lengths) <= most
     assert len(parts) == min(size, count) or (most is not None and len(parts) > size)
@@ -42,6 +43,24 @@ def test_a_team_works_at_once_and_answers_in_order() -> None:
         assert team.map(square, range(3)) == [0, 1, 4]
         assert len(set(team.map(lambda _: threading.current_thread().name, range(50)))) <= 3
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("minclip")]
+
+
+def test_whoever_is_free_takes_what_nobody_has_begun_with() -> None:
+    """While a helper is held up by one part, the caller does the others."""
+    names: dict[int, str] = {}
+    begun = threading.Condition()
+
+    def work(x: int) -> int:
+        with begun:
+            names[x] = threading.current_thread().name
+            begun.notify_all()
+            if names[x].startswith("minclip"):
+                assert begun.wait_for(lambda: len(names) == 10, timeout=60)
+        return -x
+
+    with Team(2).at_work() as team:
+        assert team.map(work, range(10)) == [-x for x in range(10)]
+    assert sum(name.startswith("minclip") for name in names.values()) <= 1
 
 
 def test_what_fails_is_raised_when_all_are_done() -> None:

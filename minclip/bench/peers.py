@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -195,7 +196,7 @@ class Peers:
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": kind}
         if self.threads is not None:
             options["INFERENCE_NUM_THREADS"] = self.threads
-        compiled = openvino.Core().compile_model(str(self._exported(tower, example)), "CPU", options)
+        compiled = _core(openvino).compile_model(str(self._exported(tower, example)), "CPU", options)
         used = compiled.get_property("INFERENCE_PRECISION_HINT")
         if used.to_string() != options["INFERENCE_PRECISION_HINT"]:
             raise ValueError(f"it computes in {used.to_string()} on this processor")
@@ -225,6 +226,13 @@ class Peers:
             return lambda images: np.asarray(found(images, return_tensors="np")["pixel_values"])
 
         return self.attempt("transformers", make, "image processor") if "transformers" in self.names else None
+
+
+@cache
+def _core(openvino: Any) -> Any:
+    """One core for the whole process. Each gives handlers of signals a stack, and puts back, when it goes, the one that
+    it found: of two, the first's, which is gone by then, and the next signal (Ctrl-C, say) crashes the process."""
+    return openvino.Core()
 
 
 @contextmanager

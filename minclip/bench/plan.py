@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 from minclip import checkpoints
-from minclip.backend import get_backend
 from minclip.bench import random_models
 from minclip.bench.machine import Machine
 from minclip.bench.measure import Row
@@ -18,12 +17,15 @@ from minclip.errors import BackendError
 from minclip.loading import load
 from minclip.model import Model
 
+PREPACKED = "numpy, prepacked"  # as a backend's name: NumPy's with `prepack=True`
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What is measured, and how.
 
-    source: a checkpoint folder or a lone weight file, called `name` in the report. threads: None leaves everybody their
+    source: a checkpoint folder or a lone weight file, called `name` in the report. backends: names, `PREPACKED` among
+    them. threads: None leaves everybody their
     own default. scratch: a folder for what is made on the way. note: called with what is being done.
     """
 
@@ -46,6 +48,8 @@ class Plan:
 
     def load_options(self, backend: str, dtype: str) -> dict[str, Any]:
         """What `minclip.load` is given. On the CPU, as the peers."""
+        if backend == PREPACKED:
+            return {**self.load_options("numpy", dtype), "prepack": True}
         threads = {} if self.threads is None else {"threads": self.threads}
         return {"backend": backend, "device": "cpu", "dtype": dtype, **threads}
 
@@ -95,7 +99,6 @@ def load_models(plan: Plan, report: Report) -> Models:
     models: Models = {}
     failure: BackendError | None = None
     for backend in plan.backends:
-        get_backend(backend)  # raises where there is none of that name
         for dtype in plan.dtypes:
             try:
                 models[backend, dtype] = load(plan.source, **plan.load_options(backend, dtype))

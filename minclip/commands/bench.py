@@ -13,8 +13,9 @@ from minclip import checkpoints, notice
 from minclip.backend import get_backend
 from minclip.bench import growth, machine, memory, plot, report, sections, starts
 from minclip.bench.peers import NAMES, Peers
-from minclip.bench.plan import Plan, Report, load_models, locate
+from minclip.bench.plan import PREPACKED, Plan, Report, load_models, locate
 from minclip.commands import common, printing
+from minclip.products import small_kernels
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "minclip bench [MODEL] [--backend numpy torch] [--dtype float32 bfloat16] [--threads N]\n"
         "                     [--against transformers onnxruntime openvino] [--batch-sizes 1 8 32] [--rounds N]\n"
-        "                     [--memory] [--json] [--plot bench.svg]"
+        "                     [--prepack] [--memory] [--json] [--plot bench.svg]"
     )
     parser.add_argument(
         "model",
@@ -36,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", nargs="+", default=["numpy"], help="what computes (default: numpy)")
     parser.add_argument(
         "--dtype", nargs="+", default=["float32"], choices=DTYPES, help="in which numbers (default: float32)"
+    )
+    parser.add_argument(
+        "--prepack", action="store_true", help="NumPy also with its weights laid out: load(..., prepack=True)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="for each of the competitors (default: their own)")
     parser.add_argument(
@@ -91,11 +95,16 @@ def measure(options: argparse.Namespace, found: Report) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         note("the checkpoint")
         found.model, source = locate(options.model, Path(scratch))
+        backends = list(options.backend)
+        if options.prepack and small_kernels():
+            backends.insert(backends.index("numpy") + 1, PREPACKED)
+        elif options.prepack:
+            found.left_out[f"minclip {PREPACKED}"] = "no order is known in which this linear algebra is faster"
         plan = Plan(
             name=found.model,
             source=source,
             config=checkpoints.read(source)[0],
-            backends=options.backend,
+            backends=backends,
             dtypes=options.dtype,
             batch_sizes=options.batch_sizes,
             against=options.against,
@@ -127,9 +136,13 @@ def check(options: argparse.Namespace) -> None:
         setattr(options, name, list(dict.fromkeys(getattr(options, name))))
     for backend in options.backend:
         get_backend(backend)
-    if options.memory and (options.backend != ["numpy"] or options.dtype != ["float32"] or options.plot):
+    if options.prepack and "numpy" not in options.backend:
+        raise ValueError("--prepack is for --backend numpy; the others lay weights out as they see fit")
+    if options.memory and (
+        options.backend != ["numpy"] or options.dtype != ["float32"] or options.plot or options.prepack
+    ):
         raise ValueError(
-            "--memory takes no --backend, --dtype or --plot: it measures NumPy on weights as they are stored"
+            "--memory takes no --backend, --dtype, --prepack or --plot: it measures NumPy on weights as they are stored"
         )
     if options.plot:
         common.check_output(options.plot, [], ".svg")

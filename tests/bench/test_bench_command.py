@@ -17,10 +17,11 @@ from command_line import left_in, run
 from folders import peer
 
 import minclip
-from minclip import checkpoints
+from minclip import checkpoints, products
 from minclip.bench import launcher, machine, memory, random_models, sections, starts
 from minclip.bench.measure import LIMIT
 from minclip.bench.peers import Peers, quiet
+from minclip.commands import bench
 from minclip.config import Config, VisionConfig
 
 FILES = "JPEG files to embeddings"
@@ -58,6 +59,35 @@ def test_every_section_is_measured_for_every_backend(miniature: Path, capsys: py
     assert names(found, "tokenizer") == names(found, "preprocessing") == [{"minclip"}]
     assert all(len(values) >= 1 for row in found["rows"] for values in row["rounds"].values())
     assert all(value > 0 for row in found["rows"] for value in row["medians"].values())
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_weights_laid_out_are_measured_beside_those_as_stored(
+    kernels: bool, miniature: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where that makes a difference; where not, it is said, not measured twice."""
+    for module in (bench, machine, products):
+        monkeypatch.setattr(module, "small_kernels", lambda: kernels)
+    found = measured(miniature, "--prepack", capsys=capsys)
+    ours = {"minclip numpy", "minclip numpy, prepacked"} if kernels else {"minclip numpy"}
+    assert set(found["left_out"]) == (set() if kernels else {"minclip numpy, prepacked"})
+    assert names(found, "images") == names(found, "texts") == [ours | {LIMIT}] * 2
+    assert names(found, "first answer") == [ours] * 2
+    assert names(found, "end to end") == [ours | {LIMIT}] * 2
+
+
+def test_the_limit_is_of_the_faster_way_to_multiply(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both give the product; which one is timed is found by timing."""
+    ways = []
+    monkeypatch.setattr(machine, "small_kernels", lambda: True)
+    monkeypatch.setattr(machine, "take_turns", lambda runs, rounds: ways.append(runs[""]) or {"": [float(len(ways))]})
+    assert machine.product("float32") is ways[0]
+    assert len(ways) == 2
+    monkeypatch.setattr(machine, "take_turns", lambda runs, rounds: ways.append(runs[""]) or {"": [-float(len(ways))]})
+    assert machine.product("float32") is ways[3]
+    a, w, out = np.eye(8, 5, dtype=np.float32), np.ones((40, 5), np.float32), np.zeros((8, 40), np.float32)
+    machine._in_small_products(a, products.Packed.of(w), out)
+    assert (out == a @ w.T).all()
 
 
 def test_the_text_begins_with_the_machine_and_holds_the_rows_of_the_json_object(
@@ -145,6 +175,8 @@ def test_a_dtype_that_a_backend_lacks_is_left_out_by_name(miniature: Path, capsy
         (("--plot", "no/such/folder/bench.svg"), "is not a folder"),
         (("--memory", "--plot", "bench.svg"), "--memory takes no"),
         (("--memory", "--dtype", "bfloat16"), "--memory takes no"),
+        (("--memory", "--prepack"), "--memory takes no"),
+        (("--prepack", "--backend", "torch"), "--prepack is for --backend numpy"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(

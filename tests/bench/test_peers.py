@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -54,6 +55,32 @@ def test_an_exported_tower_gives_minclips_embeddings_of_any_batch(name: str, min
         assert embed is not None, found.left_out
         for part in (inputs[:1], inputs):
             np.testing.assert_allclose(embed(part), embed_with(model, tower)(part), atol=1e-3)
+
+
+def test_a_signal_after_openvino_is_handled(tmp_path: Path) -> None:
+    """Two cores of it, gone in the order in which they came, leave the handlers a stack that is gone, too."""
+    pytest.importorskip("openvino")
+    code = (
+        "import gc, os, signal, sys, numpy as np, openvino\n"
+        "from openvino import opset13 as ops\n"
+        "from pathlib import Path\n"
+        "from minclip.bench.peers import Peers\n"
+        "from minclip.config import Config\n"
+        "x = ops.parameter([1, 4], np.float32)\n"
+        "openvino.save_model(openvino.Model([ops.relu(x)], [x]), 'relu.xml')\n"
+        "peers = Peers(['openvino'], Path(), Config(), Path(), {})\n"
+        "peers._exported = lambda tower, example: 'relu.xml'\n"
+        "ones = np.ones((1, 4), np.float32)\n"
+        "embeds = [peers.make('openvino', tower, ones, 'float32') for tower in ('vision', 'text')]\n"
+        "assert all((embed(ones) == 1).all() for embed in embeds)\n"
+        "while embeds:\n"
+        "    del embeds[0]\n"
+        "    gc.collect()\n"
+        "signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(3))\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    done = subprocess.run([sys.executable, "-X", "faulthandler", "-c", code], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 3, done.stderr.decode()
 
 
 def test_peers_that_are_not_installed_are_named(
