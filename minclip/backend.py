@@ -266,7 +266,7 @@ class NumpyTowers:
         record = Record(output_hidden_states, output_attentions, note)
         pixels = replace(inputs, pixel_values=np.asarray(inputs.pixel_values, w.dtype))
         if self.team is not None and record.note is silent:
-            state, pooled = fast.vision(pixels, self._vision.for_run(self.team), config, self.team)
+            state, pooled = fast.vision(pixels, self._vision, config, self.team)
         else:
             state, pooled = vision_tower(pixels, w, config, note=record.note)
         embeds = self._head("visual_projection", pooled)
@@ -290,7 +290,7 @@ class NumpyTowers:
         record = Record(output_hidden_states, output_attentions, note)
         inputs = self._typed(inputs)
         if self.team is not None and record.note is silent:
-            state, pooled = fast.text(inputs, self._text.for_run(self.team), self.config, self.team)
+            state, pooled = fast.text(inputs, self._text, self.config, self.team)
         else:
             state, pooled = family.text_tower(inputs, w, self.config.text_config, pool=family.pool, note=record.note)
         embeds = self._head("text_projection", pooled)
@@ -305,15 +305,14 @@ class NumpyTowers:
         if self.team is None:
             return self.vision(inputs).embeds
         pixels = replace(inputs, pixel_values=np.asarray(inputs.pixel_values, self.weights.dtype))
-        _, pooled = fast.vision(pixels, self._vision.for_run(self.team), config, self.team, pooled_only=True)
+        _, pooled = fast.vision(pixels, self._vision, config, self.team, pooled_only=True)
         return self._head("visual_projection", pooled)
 
     def text_embeds(self, inputs: TextInputs[np.ndarray]) -> np.ndarray | None:
         """See `GivesEmbeds.text_embeds`."""
         if self.team is None:
             return self.text(inputs).embeds
-        w = self._text.for_run(self.team)
-        _, pooled = fast.text(self._typed(inputs), w, self.config, self.team, pooled_only=True)
+        _, pooled = fast.text(self._typed(inputs), self._text, self.config, self.team, pooled_only=True)
         return self._head("text_projection", pooled)
 
     def _head(self, name: str, x: np.ndarray) -> np.ndarray | None:

@@ -20,14 +20,15 @@ import numpy as np
 from minclip.config import AnyTowerConfig, Config, RobertaConfig, TextConfig, VisionConfig
 from minclip.inputs import ImageInputs, TextInputs
 from minclip.layers import Note, layer_norm, mlp, multi_head_attention
-from minclip.products import Packed, in_blocks
+from minclip.products import Packed, Prepacking, in_blocks
 from minclip.threads import Team
 from minclip.towers import causal_text_tower, pool_first, pooling_weights, roberta_text_tower, vision_tower
 from minclip.weights import Weights, widen
 
 TOKENS = 150  # with fewer for each thread, layers are cut: reading all weights for a few rows costs too much
 MOST_TOKENS = 1024  # for a thread at a time: what lies between two steps then stays in its cache
-SMALL = 1e8  # multiplications of a run that one thread does sooner than others are woken
+SMALL = 4e8  # multiplications of a run that one thread does about as soon as several that have to be woken
+SMALL_PACKED = 6.5e8  # the same with packed weights, where they take less time
 
 Pooled = tuple[np.ndarray, np.ndarray]
 """States (b, t, d) and pooled vectors (b, d), as the towers return them; the states of one token each, (b, 1, d), where
@@ -35,9 +36,10 @@ only what is pooled was asked for."""
 
 
 def vision(
-    inputs: ImageInputs[np.ndarray], w: Weights, config: VisionConfig, team: Team, *, pooled_only: bool = False
+    inputs: ImageInputs[np.ndarray], weights: Prepacking, config: VisionConfig, team: Team, *, pooled_only: bool = False
 ) -> Pooled:
     """`vision_tower` on all cores."""
+    w = weights.for_run(team)
     b, _, height, width = inputs.pixel_values.shape
     tokens = 1 + (height // config.patch_size) * (width // config.patch_size)
 
@@ -46,14 +48,14 @@ def vision(
         ours = _among(team, w, "vision_model.embeddings.patch_embedding.weight")
         return vision_tower(inputs.rows(rows), ours, config, layers=partial(pre_norm_layers, team=team, kept=kept))
 
-    return _by_rows(some, b, tokens, config, team)
+    return _by_rows(some, b, tokens, config, team, SMALL_PACKED if weights.wanted else SMALL)
 
 
 def text(
-    inputs: TextInputs[np.ndarray], w: Weights, config: Config, team: Team, *, pooled_only: bool = False
+    inputs: TextInputs[np.ndarray], weights: Prepacking, config: Config, team: Team, *, pooled_only: bool = False
 ) -> Pooled:
     """The family's text tower on all cores. One that is not known here is cut by rows alone."""
-    family, text_config = config.family, config.text_config
+    w, family, text_config = weights.for_run(team), config.family, config.text_config
     assert text_config is not None
     layers = LAYERS.get(family.text_tower)
     absolute = getattr(text_config, "position_embedding_type", "absolute") == "absolute"  # else all queries are needed
@@ -62,13 +64,13 @@ def text(
     def some(rows: slice, team: Team) -> Pooled:
         part = inputs.rows(rows)
         if layers is None:
-            return family.text_tower(part, w, text_config, pool=family.pool)
+            return family.text_tower(part, weights.weights, text_config, pool=family.pool)
         ours = None if kept is None else kept[rows]
         pool = family.pool if ours is None else pool_first
         return family.text_tower(part, w, text_config, pool=pool, layers=partial(layers, team=team, kept=ours))
 
     b, t = inputs.input_ids.shape
-    return _by_rows(some, b, t, text_config, team)
+    return _by_rows(some, b, t, text_config, team, SMALL_PACKED if weights.wanted else SMALL)
 
 
 def pooled_tokens(weights: np.ndarray) -> np.ndarray | None:
@@ -77,11 +79,12 @@ def pooled_tokens(weights: np.ndarray) -> np.ndarray | None:
 
 
 def _by_rows(
-    some: Callable[[slice, Team], Pooled], count: int, tokens: int, config: AnyTowerConfig, team: Team
+    some: Callable[[slice, Team], Pooled], count: int, tokens: int, config: AnyTowerConfig, team: Team, least: float
 ) -> Pooled:
-    """`some` of all rows, cut among the team's threads where that is enough for each; else with the whole team."""
+    """`some` of all rows, cut among the team's threads where that is enough for each; else with the whole team, or for
+    less than `least` multiplications with one."""
     layer = config.hidden_size * (4 * config.hidden_size + 2 * config.intermediate_size)
-    small = count * tokens * layer * config.num_hidden_layers < SMALL
+    small = count * tokens * layer * config.num_hidden_layers < least
     with (Team(1) if small else team).at_work() as team:
         if count * tokens < team.size * TOKENS:
             return some(slice(0, count), team)

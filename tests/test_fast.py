@@ -31,6 +31,7 @@ def cut(way: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(products, "small_kernels", lambda: True)
         patch.setattr(fast, "SMALL", 0)
+        patch.setattr(fast, "SMALL_PACKED", 0)
         patch.setattr(fast, "TOKENS", CUTS[way][0])
         patch.setattr(fast, "MOST_TOKENS", CUTS[way][1])
         yield

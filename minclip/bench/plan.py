@@ -17,7 +17,7 @@ from minclip.errors import BackendError
 from minclip.loading import load
 from minclip.model import Model
 
-PREPACKED = "numpy, prepacked"  # as a backend's name: NumPy's with `prepack=True`
+PREPACKED = "numpy prepacked"  # as a backend's name: NumPy's with `prepack=True`
 
 
 @dataclass(frozen=True, kw_only=True)

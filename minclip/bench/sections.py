@@ -22,6 +22,7 @@ from minclip.model import Model
 from minclip.testing.probe import random_ids
 
 TOKENS = 16  # of a text: a label in a template
+IN_A_ROW = 10  # calls of a turn, besides turns of one, where a batch is one input
 TEXTS = 5000
 NUMBER_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 WORDS = ["cat", "dog", "car", "tree", "house", "bird", "fish", "boat", "plane", "train", "flower", "horse", "cup"]
@@ -50,10 +51,19 @@ def towers(plan: Plan, report: Report, models: Models, peers: Peers, tower: Towe
             plan.note(f"{what}, {dtype}, batch {batch}")
             part = inputs[:batch]
             theirs = agreeing(theirs, next(iter(ours.values()))(part), part, peers, tower, dtype)
-            runs: dict[str, Run] = {name: partial(embed, part) for name, embed in (ours | theirs).items()}
-            figures = measured(plan, report, peers, runs, tower, dtype, batch, batch)
-            called = f"{what}, batch {batch}{tokens}, {dtype}"
-            report.rows.append(Row(unit, called, f"{unit}/s", figures, batch=batch, dtype=dtype))
+            for times in (1, IN_A_ROW) if batch == 1 else (1,):
+                embeds = ours | theirs
+                runs: dict[str, Run] = {name: partial(repeat, embed, part, times) for name, embed in embeds.items()}
+                figures = measured(plan, report, peers, runs, tower, dtype, batch, batch * times)
+                called = f"{what}, batch {batch}{tokens}, {f'{times} in a row, ' if times > 1 else ''}{dtype}"
+                plotted = batch if times == 1 else None
+                report.rows.append(Row(unit, called, f"{unit}/s", figures, batch=plotted, dtype=dtype))
+
+
+def repeat(embed: Embed, part: np.ndarray, times: int) -> None:
+    """A turn of so many calls. After a pause the first of them takes longer: cores have gone to sleep."""
+    for _ in range(times):
+        embed(part)
 
 
 def agreeing(

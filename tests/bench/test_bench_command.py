@@ -53,7 +53,9 @@ def test_every_section_is_measured_for_every_backend(miniature: Path, capsys: py
     ours = {"minclip numpy", "minclip torch"}
     assert found["left_out"] == {}
     assert found["model"] == str(miniature)
-    assert names(found, "images") == names(found, "texts") == [ours | {LIMIT}] * 2
+    assert (
+        names(found, "images") == names(found, "texts") == [ours | {LIMIT}] * 3
+    )  # one after a rest, in a row, a batch
     assert names(found, "first answer") == [ours] * 2
     assert names(found, "end to end") == [ours | {LIMIT}] * 2
     assert names(found, "tokenizer") == names(found, "preprocessing") == [{"minclip"}]
@@ -69,9 +71,11 @@ def test_weights_laid_out_are_measured_beside_those_as_stored(
     for module in (bench, machine, products):
         monkeypatch.setattr(module, "small_kernels", lambda: kernels)
     found = measured(miniature, "--prepack", capsys=capsys)
-    ours = {"minclip numpy", "minclip numpy, prepacked"} if kernels else {"minclip numpy"}
-    assert set(found["left_out"]) == (set() if kernels else {"minclip numpy, prepacked"})
-    assert names(found, "images") == names(found, "texts") == [ours | {LIMIT}] * 2
+    ours = {"minclip numpy", "minclip numpy prepacked"} if kernels else {"minclip numpy"}
+    assert set(found["left_out"]) == (set() if kernels else {"minclip numpy prepacked"})
+    assert (
+        names(found, "images") == names(found, "texts") == [ours | {LIMIT}] * 3
+    )  # one after a rest, in a row, a batch
     assert names(found, "first answer") == [ours] * 2
     assert names(found, "end to end") == [ours | {LIMIT}] * 2
 
@@ -156,7 +160,7 @@ def test_a_dtype_that_a_backend_lacks_is_left_out_by_name(miniature: Path, capsy
     words = "--backend", "numpy", "torch", "--dtype", "float32", "bfloat16"
     found = measured(miniature, *words, capsys=capsys)
     assert set(found["left_out"]) == {"minclip numpy in bfloat16"}
-    assert names(found, "images") == [{"minclip numpy", "minclip torch", LIMIT}] * 2 + [{"minclip torch", LIMIT}] * 2
+    assert names(found, "images") == [{"minclip numpy", "minclip torch", LIMIT}] * 3 + [{"minclip torch", LIMIT}] * 3
 
 
 @pytest.mark.parametrize(
