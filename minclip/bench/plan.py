@@ -71,6 +71,7 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     growth: dict[str, dict[str, list[tuple[float, float]]]] = field(default_factory=dict)
+    busy: int = 0
 
     @property
     def flops(self) -> float:

@@ -15,10 +15,11 @@ def lines(report: Report) -> list[str]:
     """The machine, what was measured, the table, and what was left out."""
     rounds = f"median of {report.rounds} rounds" if report.rounds > 1 else "one round"
     threads = "" if report.threads is None else f", {report.threads} thread{'s'[: report.threads != 1]}"
+    busy = f", beside {report.busy} busy process{'es'[: 2 * (report.busy != 1)]}" if report.busy else ""
     return [
         str(report.machine),
-        f"{report.model}, on the CPU{threads}; {rounds} in which all take turns; in brackets how many times better "
-        f"minclip is",
+        f"{report.model}, on the CPU{threads}{busy}; {rounds} in which all take turns; in brackets how many times "
+        f"better minclip is",
         f"{LIMIT}: {report.flops / 1e9:,.0f} GFLOP/s in NumPy's float32 products, {report.bandwidth / 1e9:,.1f} GB/s "
         f"from memory, for every token through every layer",
         "",
@@ -76,6 +77,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "device": "cpu",
         "rounds": report.rounds,
         "threads": report.threads,
+        "busy": report.busy,
         "rows": [row.as_json() for row in report.rows],
         "growth": report.growth,
         "left_out": report.left_out,

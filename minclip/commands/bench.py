@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -25,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         "minclip bench [MODEL] [--backend numpy torch] [--dtype float32 bfloat16] [--threads N]\n"
         "                     [--against transformers onnxruntime openvino] [--batch-sizes 1 8 32] [--rounds N]\n"
-        "                     [--prepack] [--memory] [--json] [--plot bench.svg]"
+        "                     [--prepack] [--busy N] [--memory] [--json] [--plot bench.svg]"
     )
     parser.add_argument(
         "model",
@@ -52,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 8, 32], metavar="N", help="(default: 1 8 32)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each competitor (default: 5)")
     parser.add_argument(
+        "--busy", type=int, default=0, metavar="N", help="all of it beside N other busy processes (default: 0)"
+    )
+    parser.add_argument(
         "--memory",
         action="store_true",
         help="the memory of embedding five texts instead, by default with MetaCLIP 2 huge (8 GB of disk and of memory)",
@@ -65,7 +71,10 @@ def run(options: argparse.Namespace) -> int:
     check(options)
     if options.model is not None:
         checkpoints.locate(options.model)  # raises where there is none, before anything is measured
-    with threadpool_limits(options.threads, user_api="blas"):  # None: as it is; the products of the limit heed it, too
+    with (
+        beside(options.busy),
+        threadpool_limits(options.threads, user_api="blas"),
+    ):  # None: as it is; the products of the limit heed it, too
         note("the machine's limits")
         found = Report(
             machine=machine.Machine.this(),
@@ -74,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
             bandwidth=machine.memory_bandwidth(options.rounds),
             rounds=options.rounds,
             threads=options.threads,
+            busy=options.busy,
         )
         if options.memory:
             memory.measure(found, options.model, options.against, note)
@@ -88,6 +98,16 @@ def run(options: argparse.Namespace) -> int:
     else:
         print("\n".join(report.lines(found)))
     return 0
+
+
+@contextmanager
+def beside(count: int) -> Iterator[None]:
+    """Within, so many other processes are busy, each as much as one core lets it."""
+    with ExitStack() as others:
+        for _ in range(count):
+            other = others.enter_context(subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]))
+            others.callback(other.kill)
+        yield
 
 
 def measure(options: argparse.Namespace, found: Report) -> None:
@@ -128,6 +148,8 @@ def measure(options: argparse.Namespace, found: Report) -> None:
 
 def check(options: argparse.Namespace) -> None:
     """Raises ValueError or BackendError, before anything is measured, for what cannot be meant."""
+    if options.busy < 0:
+        raise ValueError(f"--busy must be at least 0, not {options.busy}")
     numbers = {"--rounds": options.rounds, "--threads": options.threads, "--batch-sizes": min(options.batch_sizes)}
     for name, number in numbers.items():
         if number is not None and number < 1:

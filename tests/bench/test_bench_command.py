@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -78,6 +79,31 @@ def test_weights_laid_out_are_measured_beside_those_as_stored(
     )  # one after a rest, in a row, a batch
     assert names(found, "first answer") == [ours] * 2
     assert names(found, "end to end") == [ours | {LIMIT}] * 2
+
+
+def test_others_are_busy_meanwhile_and_gone_afterwards(
+    miniature: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: list[subprocess.Popen[bytes]] = []
+
+    class Process(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            running.append(self)
+
+    def look(*_: object) -> None:
+        assert [process.poll() for process in running] == [None] * len(running)
+
+    monkeypatch.setattr(bench.subprocess, "Popen", Process)
+    for section in ("tokenizer", "preprocessing", "end_to_end", "towers"):
+        monkeypatch.setattr(sections, section, look)
+    monkeypatch.setattr(starts, "first_answer", look)
+    assert measured(miniature, "--busy", 2, capsys=capsys)["busy"] == 2
+    assert len(running) == 2
+    assert all(process.poll() is not None for process in running)
+    running.clear()
+    out, _ = run("bench", miniature, "--busy", 1, *QUICK, capsys=capsys)
+    assert "on the CPU, beside 1 busy process; one round" in out
 
 
 def test_the_limit_is_of_the_faster_way_to_multiply(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +199,7 @@ def test_a_dtype_that_a_backend_lacks_is_left_out_by_name(miniature: Path, capsy
         (("--against", "tensorflow"), "invalid choice: 'tensorflow'"),
         (("--rounds", 0), "--rounds must be at least 1, not 0"),
         (("--rounds", "x"), "invalid int value: 'x'"),
+        (("--busy", -1), "--busy must be at least 0, not -1"),
         (("--threads", 0), "--threads must be at least 1, not 0"),
         (("--batch-sizes", 8, -1), "--batch-sizes must be at least 1, not -1"),
         (("--plot", "bench.png"), "bench.png must end in .svg"),
