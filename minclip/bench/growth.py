@@ -117,4 +117,6 @@ def add(panel: Panel, x: float, runs: Mapping[str, Run], flops: int, plan: Plan)
     seconds = take_turns({**runs, LIMIT: machine.product("float32")}, min(3, plan.rounds))
     for name, times in seconds.items():
         share = flops / machine.PRODUCT_FLOPS if name == LIMIT else 1
-        panel.setdefault(name, []).append((x, 1e3 * share * median(times)))
+        points = panel.setdefault(name, [])
+        if x not in (there for there, _ in points):  # of models that are measured one at a time, all have a limit
+            points.append((x, 1e3 * share * median(times)))

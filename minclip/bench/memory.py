@@ -36,6 +36,7 @@ def measure(report: Report, model: str | None, against: Sequence[str], note: Cal
     model: as it is stored; None is MetaCLIP 2 huge with random weights in float32 and in bfloat16, 8 GB of disk and of
     memory while it is made. Raises CheckpointError for a model without a text tower.
     """
+    report.model, report.rounds = model or f"{random_models.HUGE}, random weights", 1
     if model is not None:
         take(report, model, checkpoints.locate(model), against)
         return

@@ -237,19 +237,25 @@ def test_a_plot_without_matplotlib_is_one_line_before_the_work(
     assert left_in(tmp_path) == set()
 
 
+@pytest.mark.parametrize("backends", [["numpy"], ["numpy", "torch"]])
 def test_the_plot_is_an_svg_with_a_panel_for_each_thing_that_grows(
-    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    backends: list[str],
+    miniature: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("matplotlib")
     tiny = {"hidden_size": 16, "intermediate_size": 8, "num_attention_heads": 2, "image_size": 32}
     sizes = {f"ViT-{n}": lambda n=n: VisionConfig(**tiny, patch_size=32 // n, num_hidden_layers=n) for n in (1, 2)}
     monkeypatch.setattr(random_models, "VISION", sizes)
     monkeypatch.setattr("minclip.bench.growth.COUNTS", (1, 20))
-    found = measured(miniature, "--plot", tmp_path / "bench.svg", capsys=capsys)
+    found = measured(miniature, "--plot", tmp_path / "bench.svg", "--backend", *backends, capsys=capsys)
     assert {name: {len(points) for points in panel.values()} for name, panel in found["growth"].items()} == {
         "batch": {2}, "image size": {4}, "model size": {2}, "number of labels": {2}
     }  # fmt: skip
-    assert all(set(panel) == {"minclip numpy", LIMIT} for panel in found["growth"].values())
+    ours = {f"minclip {backend}" for backend in backends}
+    assert all(set(panel) == ours | {LIMIT} for panel in found["growth"].values())
     root = ElementTree.parse(tmp_path / "bench.svg").getroot()
     assert root.tag.endswith("}svg")
     assert sum(element.get("id", "").startswith("axes_") for element in root.iter()) == 4
@@ -261,6 +267,8 @@ def test_memory_is_measured_of_a_checkpoint_that_has_texts(
     out, _ = run("bench", miniature, "--memory", "--json", "--rounds", 1, "--against", capsys=capsys)
     rows = json.loads(out)["rows"]
     assert [(row["unit"], set(row["medians"])) for row in rows] == [("MiB", {"minclip"}), ("s", {"minclip"})]
+    out, _ = run("bench", miniature, "--memory", "--rounds", 3, "--against", capsys=capsys)
+    assert out.splitlines()[1].startswith(f"{miniature}, on the CPU; one round")  # each process has one
     with quiet():
         peer("CLIPVisionModel").save_pretrained(tmp_path)
     _, err = run("bench", tmp_path, "--memory", code=2, capsys=capsys)
