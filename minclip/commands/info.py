@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from minclip import checkpoints, threads
+from minclip import checkpoints, products, threads
 from minclip.commands import common, printing
 from minclip.config import Config
 from minclip.errors import CheckpointError
@@ -65,6 +65,7 @@ def describe(path: Path, config: Config, weights: Weights) -> dict[str, Any]:
         "cores": threads.available_cores(),
         "threads": threads.default_threads(),
         "linear_algebra": threads.linear_algebra(),
+        "prepack": products.small_kernels(),
     }
     facts["files"] = {file.name: file.stat().st_size for file in files}
     return facts
@@ -92,7 +93,8 @@ def show(facts: dict[str, Any]) -> None:
         print("  weights     all of them are finite")
     machine = facts["machine"]
     cores = f"{machine['cores']} core{'s' if machine['cores'] != 1 else ''}"
-    print(f"  machine     {cores}, {machine['threads']} used by NumPy's towers; {machine['linear_algebra']}")
+    use = "prepack=True is of use" if machine["prepack"] else "prepack=True changes nothing"
+    print(f"  machine     {cores}, {machine['threads']} used by NumPy's towers; {machine['linear_algebra']}; {use}")
     for name, size in facts["files"].items():
         kib = size / 2**10
         print(f"  file        {name}, {f'{kib:,.1f} KiB' if kib < 2**10 else f'{kib / 2**10:,.1f} MiB'}")

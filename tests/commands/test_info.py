@@ -12,7 +12,7 @@ from command_line import damaged, left_in, run
 
 import minclip
 import minclip.backend
-from minclip import checkpoints
+from minclip import checkpoints, products
 from minclip.checkpoints import sources
 
 
@@ -33,6 +33,17 @@ def test_info_tells_the_stored_type(
     checkpoints.save(tmp_path, *checkpoints.read(miniature), dtype=dtype)
     out, _ = run("info", tmp_path, capsys=capsys)
     assert f"stored as {dtype};" in out
+
+
+@pytest.mark.parametrize(
+    ("kernels", "said"), [(True, "prepack=True is of use"), (False, "prepack=True changes nothing")]
+)
+def test_info_tells_whether_laying_weights_out_helps_here(
+    kernels: bool, said: str, miniature: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(products, "small_kernels", lambda: kernels)
+    assert said in run("info", miniature, capsys=capsys)[0]
+    assert json.loads(run("info", miniature, "--json", capsys=capsys)[0])["machine"]["prepack"] == kernels
 
 
 def test_models_lists_the_box(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
