@@ -29,6 +29,7 @@ MULTIPLIED = tuple(
     )
 )
 """How the names of the weights end that all tokens are multiplied by."""
+MOST_ROWS, LONGEST = 256, 1600  # rows of x, and numbers of a row, that meet all panels before others
 PANEL = 32  # columns of the product that a panel makes: two registers of AVX-512, and the kernel is fastest
 
 
@@ -122,18 +123,40 @@ class Packed:
         return self.units.stop - self.units.start
 
     def __rmatmul__(self, x: np.ndarray) -> np.ndarray:
-        """x (m, d) to (m, f). A panel stays in the cache while all rows of x meet it, in equal parts."""
-        m, d = x.shape
-        first, last = self.units.start // PANEL, -(-self.units.stop // PANEL)
-        parts = -(-max(m, 1) // max(2, SMALL // (d * PANEL) // 2 * 2))
-        size = -(-m // parts)
-        size += size % 2 if parts > 1 else 0  # the kernel takes two rows at once
-        if parts * size > m:
-            x = np.concatenate([x, np.zeros((parts * size - m, d), x.dtype)])
-        y = np.empty((parts * size, (last - first) * PANEL), x.dtype)
-        by_panel = y.reshape(parts, size, last - first, PANEL).transpose(2, 0, 1, 3)
-        np.matmul(x.reshape(parts, size, d), self.panels[first:last, None], out=by_panel)
-        return y[:m, self.units.start - first * PANEL : self.units.stop - first * PANEL]
+        """x (m, d) to (m, f). Of many or long rows of x some meet all panels before others, as the cache holds them."""
+        (m, d), units = x.shape, self.units
+        first, last = units.start // PANEL, -(-units.stop // PANEL)
+        slices = -(-d // LONGEST)
+        most = max(2, SMALL // (-(-d // slices) * PANEL) // 2 * 2)  # rows of a small product; it takes two at once
+        step = max(1, MOST_ROWS // most) * most
+        y = np.empty((m + step, (last - first) * PANEL), x.dtype)  # with room for what the last rows are filled up to
+        for part in range(slices):
+            columns = slice(d * part // slices, d * (part + 1) // slices)
+            panels = self.panels[first:last, columns]
+            for start in range(0, m, step):
+                rows = x[start : min(start + step, m), columns]
+                if part == 0:
+                    _small_products(rows, panels, most, y[start:])
+                else:
+                    product = np.empty((step, y.shape[1]), x.dtype)
+                    _small_products(rows, panels, most, product)
+                    y[start : start + len(rows)] += product[: len(rows)]
+        return y[:m, units.start - first * PANEL : units.stop - first * PANEL]
+
+
+def _small_products(x: np.ndarray, panels: np.ndarray, most: int, out: np.ndarray) -> None:
+    """x (m, d) times panels (n, d, PANEL) into the first rows of out (>= m, n PANEL), at most `most` rows at a time.
+
+    A panel stays in the cache while all rows of x meet it, in equal parts; to make these, x is filled up.
+    """
+    (m, d), n = x.shape, len(panels)
+    parts = -(-m // most)
+    size = -(-m // parts)
+    size += size % 2 if parts > 1 else 0
+    if parts * size > m:
+        x = np.concatenate([x, np.zeros((parts * size - m, d), x.dtype)])
+    by_panel = out[: parts * size].reshape(parts, size, n, PANEL).transpose(2, 0, 1, 3)
+    np.matmul(x.reshape(parts, size, d), panels[:, None], out=by_panel)
 
 
 class Prepacking:

@@ -50,6 +50,8 @@ def test_panels_of_any_matrix_are_the_product(data: st.DataObject) -> None:
     packed = Packed.of(weight)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(products, "SMALL", data.draw(st.integers(1, 2 * m * d * PANEL)))
+        patch.setattr(products, "MOST_ROWS", data.draw(st.integers(1, 2 * m)))
+        patch.setattr(products, "LONGEST", data.draw(st.integers(1, 2 * d)))
         rows, columns = slice(first, last), slice(start, stop)
         assert len(packed) == f
         assert len(packed.rows(rows)) == last - first
@@ -58,7 +60,7 @@ def test_panels_of_any_matrix_are_the_product(data: st.DataObject) -> None:
         close(x[:, columns] @ packed.columns(columns).T, x[:, columns] @ wide[:, columns].T, "float32")
 
 
-@pytest.mark.parametrize(("m", "d"), [(50, 768), (50, 1536), (256, 2048), (800, 3072), (7, 768)])
+@pytest.mark.parametrize(("m", "d"), [(50, 768), (50, 1536), (256, 2048), (800, 3072), (257, 4096), (7, 768)])
 def test_no_small_product_is_too_large_for_the_small_kernels(m: int, d: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One multiplication more, and the library copies first: half as fast, with the same answer."""
     seen = []
