@@ -55,16 +55,17 @@ def text(
     inputs: TextInputs[np.ndarray], weights: Prepacking, config: Config, team: Team, *, pooled_only: bool = False
 ) -> Pooled:
     """The family's text tower on all cores. One that is not known here is cut by rows alone."""
-    w, family, text_config = weights.for_run(team), config.family, config.text_config
+    family, text_config = config.family, config.text_config
     assert text_config is not None
     layers = LAYERS.get(family.text_tower)
+    w = weights.weights if layers is None else weights.for_run(team)
     absolute = getattr(text_config, "position_embedding_type", "absolute") == "absolute"  # else all queries are needed
     kept = pooled_tokens(pooling_weights(family.pool, inputs)) if pooled_only and layers and absolute else None
 
     def some(rows: slice, team: Team) -> Pooled:
         part = inputs.rows(rows)
         if layers is None:
-            return family.text_tower(part, weights.weights, text_config, pool=family.pool)
+            return family.text_tower(part, w, text_config, pool=family.pool)
         ours = None if kept is None else kept[rows]
         pool = family.pool if ours is None else pool_first
         return family.text_tower(part, w, text_config, pool=pool, layers=partial(layers, team=team, kept=ours))

@@ -6,7 +6,7 @@ import os
 import platform
 from dataclasses import asdict, dataclass
 from datetime import date
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -89,14 +89,16 @@ def version_of(package: str) -> str | None:
 # --- limits --------------------------------------------------------------------------------------------------------
 
 
+@cache
 def product(dtype: str) -> Run:
     """One matrix product of PRODUCT_FLOPS operations by NumPy on all cores, the faster of two ways: in one call, and as
     the towers take it (`minclip.products`), where they know a faster one. dtype: one that NumPy has."""
     a, w = np.ones((ROWS, WIDTH), dtype), np.ones((INNER, WIDTH), dtype)
     out = np.empty((ROWS, INNER), dtype)
     ways: list[Run] = [lambda: np.matmul(a, w.T, out=out)]
-    if dtype == "float32" and small_kernels():
-        ways.append(partial(_in_small_products, a, Packed.of(w), out))
+    if dtype != "float32" or not small_kernels():
+        return ways[0]
+    ways.append(partial(_in_small_products, a, Packed.of(w), out))
     return min(ways, key=lambda way: median(take_turns({"": way}, TRIALS)[""]))
 
 

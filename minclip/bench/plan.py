@@ -25,8 +25,8 @@ class Plan:
     """What is measured, and how.
 
     source: a checkpoint folder or a lone weight file, called `name` in the report. backends: names, `PREPACKED` among
-    them. threads: None leaves everybody their
-    own default. scratch: a folder for what is made on the way. note: called with what is being done.
+    them. threads: None leaves everybody their own default. scratch: a folder for what is made on the way. note: called
+    with what is being done.
     """
 
     name: str
