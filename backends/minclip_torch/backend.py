@@ -27,6 +27,7 @@ from minclip_torch.layers import Look, PostNormLayer, PreNormLayer
 from minclip_torch.modules import Clip
 from minclip_torch.packed import pack
 from minclip_torch.pixels import normalize, resize_and_crop, upload
+from minclip_torch.rows import Outputs, by_rows
 
 DTYPES = {
     "float32": torch.float32,
@@ -114,8 +115,12 @@ class TorchTowers:
         if device.type == "cpu" and not compiled:  # the compiler cannot look into packed weights
             packed = pack(self.module, packed)
         self._packed = packed
-        self._vision: Callable[..., Any] = torch.compile(self._run_vision) if compiled else self._run_vision
-        self._text: Callable[..., Any] = torch.compile(self._run_text) if compiled else self._run_text
+        self._vision: Callable[..., Outputs] = self._run_vision
+        self._text: Callable[..., Outputs] = self._run_text
+        if compiled:
+            self._vision, self._text = torch.compile(self._vision), torch.compile(self._text)
+        elif device.type == "cpu":
+            self._vision, self._text = self._vision_by_rows, self._text_by_rows
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what it was built from, to answer to the bit: packed weights and compiled functions cannot be."""
@@ -187,16 +192,25 @@ class TorchTowers:
         given = {name: getattr(inputs, name) for name in types}
         return TextInputs(**{n: tensor(x, self.device, types[n]) for n, x in given.items() if x is not None})
 
-    def _run_vision(
-        self, inputs: ImageInputs[Tensor], look: Look | None, *, pooled_only: bool = False
-    ) -> tuple[Any, ...]:
+    def _vision_by_rows(self, inputs: ImageInputs[Tensor], look: None, *, pooled_only: bool = False) -> Outputs:
+        b, _, height, width = inputs.pixel_values.shape
+        assert self.config.vision_config is not None
+        patch = self.config.vision_config.patch_size
+        tokens = 1 + (height // patch) * (width // patch)
+        return by_rows(lambda some: self._run_vision(inputs.rows(some), look, pooled_only=pooled_only), b, tokens)
+
+    def _text_by_rows(self, inputs: TextInputs[Tensor], look: None, *, pooled_only: bool = False) -> Outputs:
+        b, t = inputs.input_ids.shape
+        return by_rows(lambda some: self._run_text(inputs.rows(some), look, pooled_only=pooled_only), b, t)
+
+    def _run_vision(self, inputs: ImageInputs[Tensor], look: Look | None, *, pooled_only: bool = False) -> Outputs:
         module = self.module
         state, pooled = module.vision_model(inputs, *(() if look is None else (look,)), pooled_only=pooled_only)
         embeds = module.visual_projection(pooled) if hasattr(module, "visual_projection") else None
         logits = module.classifier(state[:, 1:].mean(dim=1)) if hasattr(module, "classifier") else None
         return state, pooled, embeds, logits
 
-    def _run_text(self, inputs: TextInputs[Tensor], look: Look | None, *, pooled_only: bool = False) -> tuple[Any, ...]:
+    def _run_text(self, inputs: TextInputs[Tensor], look: Look | None, *, pooled_only: bool = False) -> Outputs:
         module = self.module
         state, pooled = module.text_model(inputs, *(() if look is None else (look,)), pooled_only=pooled_only)
         embeds = module.text_projection(pooled) if hasattr(module, "text_projection") else None

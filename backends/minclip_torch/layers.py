@@ -41,9 +41,10 @@ class Look:
         self._at = at
         self.explicit = explicit
 
-    def __call__(self, name: str, value: Tensor) -> None:
+    def __call__(self, name: str, value: Tensor, scale: float = 1.0) -> None:
+        """scale: what the value was multiplied by, and is not where it is shown."""
         if self._note is not None:
-            self._note(self._at + name, value)
+            self._note(self._at + name, value if scale == 1.0 else value / scale)
 
     def at(self, prefix: str) -> Look:
         """The same, with `prefix.` before the names."""
@@ -179,9 +180,9 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor, fc1: nn.Module, fc2: nn.Module, look: Look) -> Tensor:
         y = fc1(x)
-        look("fc1", y if self.scale == 1.0 else y / self.scale)
+        look("fc1", y, self.scale)
         y = self.activation(y)
-        look("activation", y if self.scale == 1.0 else y / self.scale)
+        look("activation", y, self.scale)
         return fc2(y)
 
     def fold_quick_gelu(self, fc1: nn.Linear, fc2: nn.Linear) -> None:

@@ -1,0 +1,69 @@
+"""Batches on a CPU, cut by their rows: each thread runs the whole tower for some of the images or texts.
+
+torch's own threads share out one operator at a time, wait for one another after each, and what lies between two
+operators is the whole batch's and in no cache. Threads that work apart, each on a part that fits, do without both.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from minclip.threads import Team
+
+Outputs = tuple[Tensor | None, ...]
+"""What a tower gives: tensors of as many rows as it was given, or None for what the checkpoint lacks."""
+
+TOKENS = 150  # with fewer for each thread, torch's own threads are faster: each of ours reads all weights
+MOST_TOKENS = 1024  # for a thread at a time
+
+
+def by_rows(run: Callable[[slice], Outputs], count: int, tokens: int) -> Outputs:
+    """`run` of the slices of range(count), of `tokens` each, in parts on as many threads as torch has; joined."""
+    threads = torch.get_num_threads()
+    if count * tokens < threads * TOKENS:
+        return run(slice(0, count))
+    parts = Team(threads).split(count, max(1, MOST_TOKENS // tokens))
+    workers = _workers(threads, os.getpid()) if threads > 1 else None
+    if workers is None:
+        outputs = [run(part) for part in parts]
+    else:
+        waiting = [workers.submit(torch.inference_mode()(run), part) for part in parts]
+        wait(waiting)
+        outputs = [each.result() for each in waiting]
+    return tuple(None if column[0] is None else torch.cat(column) for column in zip(*outputs, strict=True))
+
+
+@lru_cache(maxsize=1)
+def _workers(count: int, process: int) -> ThreadPoolExecutor | None:
+    """So many threads on which torch uses no further ones. None where no thread can be started.
+
+    They are kept: torch takes the number of threads that somebody sets as the default of each thread that comes to it
+    later, too, and so it is set for these while nobody else computes, and put back. process: whose threads they are; a
+    forked child has none of its parent's.
+    """
+    before, all_there = torch.get_num_threads(), threading.Barrier(count + 1)
+
+    def alone() -> None:
+        torch.get_num_threads()  # a thread's first call of anything that counts them takes the default, once
+        torch.set_num_threads(1)
+        all_there.wait()
+
+    workers = ThreadPoolExecutor(count, "minclip_torch")
+    try:
+        for _ in range(count):
+            workers.submit(alone)
+        all_there.wait()
+    except RuntimeError:
+        workers.shutdown(wait=False)
+        return None
+    finally:
+        all_there.abort()  # whoever waits, because it was not to be
+        torch.set_num_threads(before)
+    return workers
