@@ -29,6 +29,7 @@ MULTIPLIED = tuple(
     )
 )
 """How the names of the weights end that all tokens are multiplied by."""
+AT_ONCE = 6  # rows that the kernel takes at once: others cost it more
 MOST_ROWS, LONGEST = 256, 1600  # rows of x, and numbers of a row, that meet all panels before others
 PANEL = 32  # columns of the product that a panel makes: two registers of AVX-512, and the kernel is fastest
 
@@ -127,36 +128,35 @@ class Packed:
         (m, d), units = x.shape, self.units
         first, last = units.start // PANEL, -(-units.stop // PANEL)
         slices = -(-d // LONGEST)
-        most = max(2, SMALL // (-(-d // slices) * PANEL) // 2 * 2)  # rows of a small product; it takes two at once
-        step = max(1, MOST_ROWS // most) * most
-        y = np.empty((m + step, (last - first) * PANEL), x.dtype)  # with room for what the last rows are filled up to
+        size = max(1, SMALL // (-(-d // slices) * PANEL) // AT_ONCE) * AT_ONCE  # rows of a small product
+        step = max(1, MOST_ROWS // size) * size
+        y = np.empty((m, (last - first) * PANEL), x.dtype)
         for part in range(slices):
             columns = slice(d * part // slices, d * (part + 1) // slices)
             panels = self.panels[first:last, columns]
             for start in range(0, m, step):
-                rows = x[start : min(start + step, m), columns]
+                rows, out = x[start : start + step, columns], y[start : start + step]
                 if part == 0:
-                    _small_products(rows, panels, most, y[start:])
+                    _small_products(rows, panels, size, out)
                 else:
-                    product = np.empty((step, y.shape[1]), x.dtype)
-                    _small_products(rows, panels, most, product)
-                    y[start : start + len(rows)] += product[: len(rows)]
-        return y[:m, units.start - first * PANEL : units.stop - first * PANEL]
+                    product = np.empty_like(out)
+                    _small_products(rows, panels, size, product)
+                    out += product
+        return y[:, units.start - first * PANEL : units.stop - first * PANEL]
 
 
-def _small_products(x: np.ndarray, panels: np.ndarray, most: int, out: np.ndarray) -> None:
-    """x (m, d) times panels (n, d, PANEL) into the first rows of out (>= m, n PANEL), at most `most` rows at a time.
+def _small_products(x: np.ndarray, panels: np.ndarray, size: int, out: np.ndarray) -> None:
+    """x (m, d) times panels (n, d, PANEL) into out (m, n PANEL): `size` rows at a time, then those that are left.
 
-    A panel stays in the cache while all rows of x meet it, in equal parts; to make these, x is filled up.
+    A panel stays in the cache while all rows but those meet it.
     """
     (m, d), n = x.shape, len(panels)
-    parts = -(-m // most)
-    size = -(-m // parts)
-    size += size % 2 if parts > 1 else 0
-    if parts * size > m:
-        x = np.concatenate([x, np.zeros((parts * size - m, d), x.dtype)])
-    by_panel = out[: parts * size].reshape(parts, size, n, PANEL).transpose(2, 0, 1, 3)
-    np.matmul(x.reshape(parts, size, d), panels[:, None], out=by_panel)
+    whole = m - m % size
+    if whole:
+        by_panel = out[:whole].reshape(-1, size, n, PANEL).transpose(2, 0, 1, 3)
+        np.matmul(x[:whole].reshape(-1, size, d), panels[:, None], out=by_panel)
+    if whole < m:
+        np.matmul(x[whole:], panels, out=out[whole:].reshape(-1, n, PANEL).swapaxes(0, 1))
 
 
 class Prepacking:
