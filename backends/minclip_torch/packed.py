@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
+from itertools import count
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +23,34 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous())
         self.bias = None if linear.bias is None else linear.bias.detach()
+        self.n_out, self.number = linear.out_features, next(_numbers)
+        _layers[self.number] = self
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return by_number(x, self.number, self.n_out)
+        return self.product(x)
+
+    def product(self, x: Tensor) -> Tensor:
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return y
+
+
+_numbers = count()
+_layers: WeakValueDictionary[int, PackedLinear] = WeakValueDictionary()
+
+
+@torch.library.custom_op(
+    "minclip::packed_linear", mutates_args=(), schema="(Tensor x, int number, int n_out) -> Tensor"
+)
+def by_number(x: Tensor, number: int, n_out: int) -> Tensor:
+    """A packed layer for the compiler, which cannot look into such weights: it is shown the layer's number alone."""
+    return _layers[number].product(x)
+
+
+@by_number.register_fake
+def _(x: Tensor, number: int, n_out: int) -> Tensor:
+    return x.new_empty((*x.shape[:-1], n_out))
 
 
 ROWS = 512  # of the product that is timed
@@ -57,11 +83,15 @@ def pack(module: nn.Module, always: bool | None = None) -> bool:
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # by this CPU
         dtypes.add(torch.bfloat16)
     if always is None:
-        layers = [m for m in module.modules() if type(m) is nn.Linear and m.weight.dtype == torch.float32]
-        sizes = [(layer.in_features, layer.out_features) for layer in layers]
+        sizes = [
+            (m.in_features, m.out_features)
+            for m in module.modules()
+            if type(m) is nn.Linear and m.weight.dtype == torch.float32
+        ]
         largest = max(sizes, key=lambda size: size[0] * size[1], default=None)
         always = largest is not None and packed_is_faster(*largest, torch.get_num_threads())
-    for parent in list(module.modules()):
+    parents = [m for m in module.modules() if type(m) is not nn.Linear]  # what is replaced goes at once, its weight too
+    for parent in parents:
         for name, child in list(parent.named_children()):
             if type(child) is not nn.Linear or child.weight.dtype not in dtypes:
                 continue

@@ -10,11 +10,14 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import nullcontext
+from dataclasses import fields
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from minclip.inputs import ImageInputs, TextInputs
 from minclip.threads import Team
 
 Outputs = tuple[Tensor | None, ...]
@@ -38,6 +41,22 @@ def by_rows(run: Callable[[slice], Outputs], count: int, tokens: int) -> Outputs
         wait(waiting)
         outputs = [each.result() for each in waiting]
     return tuple(None if column[0] is None else torch.cat(column) for column in zip(*outputs, strict=True))
+
+
+def compile_once(run: Callable[..., Outputs]) -> Callable[..., Outputs]:
+    """`torch.compile` of a tower's run, for several threads: of those that come with inputs of shapes that are new, one
+    goes ahead, so that the compiler works once and not for each."""
+    program, first, known = torch.compile(run), threading.Lock(), set()
+
+    def call(inputs: ImageInputs[Tensor] | TextInputs[Tensor], look: None, *, pooled_only: bool = False) -> Outputs:
+        given = (getattr(inputs, field.name) for field in fields(inputs))
+        kind = (pooled_only, torch.get_num_threads(), *(x.shape if isinstance(x, Tensor) else x for x in given))
+        with nullcontext() if kind in known else first:
+            outputs = program(inputs, look, pooled_only=pooled_only)
+        known.add(kind)
+        return outputs
+
+    return call
 
 
 @lru_cache(maxsize=1)

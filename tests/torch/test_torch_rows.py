@@ -6,20 +6,25 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minclip.inputs import checked_inputs
+import minclip
+from minclip.inputs import ImageInputs, checked_inputs
 from minclip.testing.strategies import Case, cases, configs, inputs, optional_text_inputs
 from minclip_torch import rows
 from minclip_torch.backend import TorchTowers
-from minclip_torch.rows import by_rows
+from minclip_torch.packed import PackedLinear
+from minclip_torch.rows import by_rows, compile_once
 
 CPU = torch.device("cpu")
 
@@ -141,7 +146,8 @@ def test_where_threads_cannot_be_started_the_caller_does_it(allowed: int, monkey
 
 FORKED = """
 import os, sys, torch
-from minclip_torch.rows import by_rows
+from minclip_torch.packed import PackedLinear
+from minclip_torch.rows import by_rows, compile_once
 
 def doubled(part):
     return (2 * torch.arange(part.start, part.stop),)
@@ -166,3 +172,44 @@ def test_several_callers_at_once_get_their_own_answers() -> None:
     with ThreadPoolExecutor(4) as callers:
         found = callers.map(lambda x: by_rows(lambda part: (x * torch.arange(40)[part],), 40, 1024)[0], range(8))
         assert [each.tolist() for each in found if each is not None] == [[x * i for i in range(40)] for x in range(8)]
+
+
+def test_the_compiler_works_once_for_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of threads that come with new shapes one goes ahead; afterwards all may run at once."""
+    inside, most, together = [0], [0], threading.Barrier(3)
+
+    def program(inputs: ImageInputs[torch.Tensor], look: None, *, pooled_only: bool) -> tuple[torch.Tensor]:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        if compiling:
+            time.sleep(0.05)
+        else:
+            together.wait(60)
+        inside[0] -= 1
+        return (inputs.pixel_values,)
+
+    monkeypatch.setattr(torch, "compile", lambda run: program)
+    run, inputs = compile_once(program), ImageInputs(torch.zeros(2, 3, 4, 4))
+    with ThreadPoolExecutor(3) as threads:
+        compiling = True
+        list(threads.map(lambda _: run(inputs, None), range(3)))
+        assert most == [1]
+        compiling = False
+        list(threads.map(lambda _: run(inputs, None), range(3)))
+        assert most == [3]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_compiled_towers_are_packed_and_cut_as_others_are(miniature: Path, packed: bool) -> None:
+    model = minclip.load(miniature)
+    pixels = np.random.default_rng(0).standard_normal((120, 3, 32, 32)).astype(np.float32)
+    towers = [
+        TorchTowers(model.config, model.weights, CPU, torch.float32, compiled=compiled, packed=packed)
+        for compiled in (False, True)
+    ]
+    assert any(isinstance(module, PackedLinear) for module in towers[1].module.modules()) == packed
+    for count in (120, 2):  # by rows, and whole
+        plain, compiled = (each.image_embeds(ImageInputs(pixels[:count])) for each in towers)
+        assert plain is not None
+        assert compiled is not None
+        torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
