@@ -38,7 +38,11 @@ def by_rows(run: Callable[[slice], Outputs], count: int, tokens: int) -> Outputs
         outputs = [run(part) for part in parts]
     else:
         waiting = [workers.submit(torch.inference_mode()(run), part) for part in parts]
-        wait(waiting)
+        try:
+            wait(waiting)
+        finally:
+            for each in waiting:  # interrupted, what has not begun is not wanted
+                each.cancel()
         outputs = [each.result() for each in waiting]
     return tuple(None if column[0] is None else torch.cat(column) for column in zip(*outputs, strict=True))
 
@@ -63,14 +67,13 @@ def compile_once(run: Callable[..., Outputs]) -> Callable[..., Outputs]:
 def _workers(count: int, process: int) -> ThreadPoolExecutor | None:
     """So many threads on which torch uses no further ones. None where no thread can be started.
 
-    They are kept: torch takes the number of threads that somebody sets as the default of each thread that comes to it
-    later, too, and so it is set for these while nobody else computes, and put back. process: whose threads they are; a
-    forked child has none of its parent's.
+    They are kept: a thread can be given its number only by setting the default of all that come to torch later, and
+    that is put back when these have it. process: whose threads they are; a forked child has none of its parent's.
     """
     before, all_there = torch.get_num_threads(), threading.Barrier(count + 1)
 
     def alone() -> None:
-        torch.get_num_threads()  # a thread's first call of anything that counts them takes the default, once
+        torch.get_num_threads()  # a thread takes the default once, when it first asks; not after it was given a number
         torch.set_num_threads(1)
         all_there.wait()
 
