@@ -23,17 +23,20 @@ from minclip.threads import Team
 Outputs = tuple[Tensor | None, ...]
 """What a tower gives: tensors of as many rows as it was given, or None for what the checkpoint lacks."""
 
-TOKENS = 150  # with fewer for each thread, torch's own threads are faster: each of ours reads all weights
+TOKENS = 200  # with fewer for each thread, torch's own threads are faster: each of ours reads all weights
 MOST_TOKENS = 1024  # for a thread at a time
+_asking = threading.Lock()  # nobody asks torch for its number of threads while workers are given theirs
 
 
 def by_rows(run: Callable[[slice], Outputs], count: int, tokens: int) -> Outputs:
     """`run` of the slices of range(count), of `tokens` each, in parts on as many threads as torch has; joined."""
-    threads = torch.get_num_threads()
-    if count * tokens < threads * TOKENS:
+    with _asking:
+        threads = torch.get_num_threads()
+        enough = count * tokens >= threads * TOKENS
+        workers = _workers(threads, os.getpid()) if enough and threads > 1 else None
+    if not enough:
         return run(slice(0, count))
     parts = Team(threads).split(count, max(1, MOST_TOKENS // tokens))
-    workers = _workers(threads, os.getpid()) if threads > 1 else None
     if workers is None:
         outputs = [run(part) for part in parts]
     else:

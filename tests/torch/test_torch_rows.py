@@ -146,8 +146,7 @@ def test_where_threads_cannot_be_started_the_caller_does_it(allowed: int, monkey
 
 FORKED = """
 import os, sys, torch
-from minclip_torch.packed import PackedLinear
-from minclip_torch.rows import by_rows, compile_once
+from minclip_torch.rows import by_rows
 
 def doubled(part):
     return (2 * torch.arange(part.start, part.stop),)
@@ -168,10 +167,34 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
-def test_several_callers_at_once_get_their_own_answers() -> None:
+def test_several_callers_at_once_get_their_own_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And keep torch's number of threads, though they come while workers are given theirs, which takes long here."""
+    give, together = torch.set_num_threads, threading.Barrier(4)
+
+    def slowly(number: int) -> None:
+        give(number)
+        time.sleep(0.05)
+
+    def multiples(x: int) -> tuple[list[int], int, set[threading.Thread]]:
+        workers = set()
+
+        def run(part: slice) -> tuple[torch.Tensor]:
+            workers.add(threading.current_thread())
+            return (x * torch.arange(40)[part],)
+
+        together.wait(60)
+        time.sleep(0.02 * x)
+        found = by_rows(run, 40, 1024)[0]
+        assert found is not None
+        return found.tolist(), torch.get_num_threads(), workers
+
+    rows._workers.cache_clear()
+    monkeypatch.setattr(torch, "set_num_threads", slowly)
     with ThreadPoolExecutor(4) as callers:
-        found = callers.map(lambda x: by_rows(lambda part: (x * torch.arange(40)[part],), 40, 1024)[0], range(8))
-        assert [each.tolist() for each in found if each is not None] == [[x * i for i in range(40)] for x in range(8)]
+        found, numbers, workers = zip(*callers.map(multiples, range(8)), strict=True)
+    assert list(found) == [[x * i for i in range(40)] for x in range(8)]
+    assert set(numbers) == {3}
+    assert len(set().union(*workers)) <= 3
 
 
 def test_the_compiler_works_once_for_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
